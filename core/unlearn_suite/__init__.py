@@ -1,0 +1,75 @@
+"""unlearn-suite: unlearning problems, objectives and evaluations for language models.
+
+These are the public names; plugins import nothing else. The names that need torch load it on first use,
+so `import unlearn_suite` stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import PlanError, PluginError, PrerequisiteError, SuiteError, TrainingError
+from .hookspecs import hookimpl
+from .specs import Config, DatasetSpec, Example, MetricSpec, NoConfig, ObjectiveSpec, ProblemSpec, ValueSpec
+
+if TYPE_CHECKING:
+    from .engine.batch import Batch
+    from .engine.context import StageContext
+    from .engine.objective import Loss, LossObjective, Objective, Requirements, Scalars
+    from .engine.shape import ModelShape
+    from .engine.views import View
+    from .evaluate.metric import EvalModel, Metric, Row
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Batch": "engine.batch",
+    "EvalModel": "evaluate.metric",
+    "Loss": "engine.objective",
+    "LossObjective": "engine.objective",
+    "Metric": "evaluate.metric",
+    "ModelShape": "engine.shape",
+    "Objective": "engine.objective",
+    "Requirements": "engine.objective",
+    "Row": "evaluate.metric",
+    "Scalars": "engine.objective",
+    "StageContext": "engine.context",
+    "View": "engine.views",
+}
+
+__all__ = [
+    "Batch",
+    "Config",
+    "DatasetSpec",
+    "EvalModel",
+    "Example",
+    "Loss",
+    "LossObjective",
+    "Metric",
+    "MetricSpec",
+    "ModelShape",
+    "NoConfig",
+    "Objective",
+    "ObjectiveSpec",
+    "PlanError",
+    "PluginError",
+    "PrerequisiteError",
+    "ProblemSpec",
+    "Requirements",
+    "Row",
+    "Scalars",
+    "StageContext",
+    "SuiteError",
+    "TrainingError",
+    "ValueSpec",
+    "View",
+    "__version__",
+    "hookimpl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,191 @@
+"""Examples as tensors: right-padded batches whose means do not depend on how the batch is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..specs import Example
+
+Over = Literal["content", "response", "targets"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One tokenised example: ids, and the index of the first token of `text` (after the prompt)."""
+
+    example: Example
+    input_ids: tuple[int, ...]
+    response_start: int
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counts of the whole batch that a (micro-)batch belongs to: the denominators of all means."""
+
+    content: float
+    response: float
+    targets: float
+    examples: float
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A right-padded batch. B examples, T tokens. Masks are boolean.
+
+    `content_mask` is METHODS' m: real tokens without the first one (the attention sink).
+    `response_mask`: content tokens of `text`, not of the prompt. `target_mask`: tokens of `text` that are
+    predicted (position t is predicted from t-1, so position 0 never is): here equal to `response_mask`
+    for prompted examples and to `content_mask` for plain text.
+    """
+
+    input_ids: Tensor  # [B, T] int64
+    attention_mask: Tensor  # [B, T] int64
+    response_mask: Tensor  # [B, T] bool
+    examples: tuple[Example, ...]
+    totals: Totals
+
+    @property
+    def content_mask(self) -> Tensor:
+        mask = self.attention_mask.bool().clone()
+        mask[:, 0] = False
+        return mask
+
+    @property
+    def target_mask(self) -> Tensor:
+        return self.response_mask & self.content_mask
+
+    def mask(self, over: Over) -> Tensor:
+        if over == "content":
+            return self.content_mask
+        if over == "response":
+            return self.response_mask & self.content_mask
+        return self.target_mask
+
+    def mean(self, x_bt: Tensor, over: Over = "content") -> Tensor:
+        """Mean of [B, T] values over a mask, in float32; masked-out values (even NaN) count for nothing."""
+        mask = self.mask(over)
+        total = x_bt.float().masked_fill(~mask, 0.0).sum()
+        return total / max(getattr(self.totals, over), 1.0)
+
+    def mean_examples(self, x_b: Tensor) -> Tensor:
+        """Mean of [B] values over the examples of the whole batch."""
+        return x_b.float().sum() / self.totals.examples
+
+    def sum_per_example(self, x_bt: Tensor, over: Over = "targets") -> Tensor:
+        """[B] sums of [B, T] values over a mask."""
+        return x_bt.float().masked_fill(~self.mask(over), 0.0).sum(dim=1)
+
+    def split(self, size: int) -> list[Batch]:
+        """Micro-batches of `size` examples that keep this batch's totals."""
+        parts = []
+        for start in range(0, len(self.examples), size):
+            rows = slice(start, start + size)
+            width = int(self.attention_mask[rows].sum(dim=1).max())
+            parts.append(
+                replace(
+                    self,
+                    input_ids=self.input_ids[rows, :width],
+                    attention_mask=self.attention_mask[rows, :width],
+                    response_mask=self.response_mask[rows, :width],
+                    examples=self.examples[rows],
+                )
+            )
+        return parts
+
+    def to(self, device: torch.device | str) -> Batch:
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            attention_mask=self.attention_mask.to(device),
+            response_mask=self.response_mask.to(device),
+        )
+
+
+def encode(tokenizer: Any, examples: Sequence[Example], length: int) -> list[Encoded]:
+    """Tokenise prompt and text apart (so that the boundary is exact) and cut to `length` tokens.
+
+    A prompt that would leave no room keeps its end: at least half of `length` goes to the text.
+    """
+    encoded = []
+    for example in examples:
+        prompt = tokenizer(example.prompt)["input_ids"] if example.prompt else []
+        text = tokenizer(example.text, add_special_tokens=not example.prompt)["input_ids"] if example.text else []
+        prompt = prompt[-max(length - len(text), length // 2) :]
+        ids = (prompt + text)[:length]
+        if len(ids) >= 2:
+            encoded.append(Encoded(example, tuple(ids), len(prompt)))
+    return encoded
+
+
+def collate(encoded: Sequence[Encoded], pad_id: int) -> Batch:
+    """Right-pad to the longest example."""
+    width = max(len(e.input_ids) for e in encoded)
+    ids = torch.full((len(encoded), width), pad_id, dtype=torch.long)
+    attention = torch.zeros((len(encoded), width), dtype=torch.long)
+    response = torch.zeros((len(encoded), width), dtype=torch.bool)
+    for row, e in enumerate(encoded):
+        n = len(e.input_ids)
+        ids[row, :n] = torch.tensor(e.input_ids)
+        attention[row, :n] = 1
+        response[row, e.response_start : n] = True
+    batch = Batch(ids, attention, response, tuple(e.example for e in encoded), Totals(0, 0, 0, len(encoded)))
+    counts = {over: float(batch.mask(over).sum()) for over in ("content", "response", "targets")}  # type: ignore[arg-type]
+    return replace(batch, totals=Totals(examples=float(len(encoded)), **counts))
+
+
+class RoleData:
+    """The encoded examples of one data role and their order, a pure function of (seed, role, step).
+
+    Nothing about the order has state, so an exact resume needs only the step number.
+    """
+
+    def __init__(self, role: str, encoded: Sequence[Encoded], pad_id: int, seed: int) -> None:
+        if not encoded:
+            raise ValueError(f"role {role!r} has no example of two tokens or more")
+        self.role = role
+        self.encoded = list(encoded)
+        self._pad_id = pad_id
+        self._seed = seed
+        self._epoch: tuple[int, list[int]] = (-1, [])
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def _permutation(self, epoch: int) -> list[int]:
+        if self._epoch[0] != epoch:
+            salt = int.from_bytes(self.role.encode()[:6].ljust(6, b"_"), "big")
+            generator = torch.Generator().manual_seed((self._seed * 1_000_003 + epoch * 7919 + salt) % 2**63)
+            self._epoch = (epoch, torch.randperm(len(self.encoded), generator=generator).tolist())
+        return self._epoch[1]
+
+    def batch(self, step: int, size: int) -> Batch:
+        """The batch of a step: `size` examples without replacement within an epoch."""
+        start = step * size
+        rows = []
+        for position in range(start, start + size):
+            epoch, offset = divmod(position, len(self.encoded))
+            rows.append(self.encoded[self._permutation(epoch)[offset]])
+        return collate(rows, self._pad_id)
+
+    def chunks(self, size: int, limit: int | None = None) -> Iterator[Batch]:
+        """All examples in their fixed order, in batches of `size`."""
+        encoded = self.encoded[:limit]
+        for start in range(0, len(encoded), size):
+            yield collate(encoded[start : start + size], self._pad_id)
+
+
+def make_roles(
+    tokenizer: Any, examples: Mapping[str, Sequence[Example]], *, length: int, seed: int, pad_id: int
+) -> dict[str, RoleData]:
+    """Encode every role that has text."""
+    roles = {}
+    for role, items in examples.items():
+        encoded = encode(tokenizer, items, length)
+        if encoded:
+            roles[role] = RoleData(role, encoded, pad_id, seed)
+    return roles

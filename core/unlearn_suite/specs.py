@@ -1,0 +1,186 @@
+"""The shared words: what plugins register, and the one data record that all rooms pass on.
+
+Everything here is light: importing it must never import torch. A spec names its code as
+"package.module:attribute" and the host loads that only when a cell needs it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_NAME = re.compile(r"^[a-z0-9][a-z0-9.-]*$")
+_TARGET = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+
+
+class Config(BaseModel):
+    """Base of every options model: frozen, no unknown keys, every field documented by a docstring."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class NoConfig(Config):
+    """For a plugin object without options."""
+
+
+class Train(Config):
+    """How a stage trains. In a plan these keys stand beside `use` and `with`."""
+
+    steps: int = Field(60, ge=0)
+    """optimizer steps"""
+    lr: float = Field(3e-4, gt=0)
+    """peak learning rate of AdamW"""
+    batch: int = Field(8, ge=1)
+    """examples per role and step"""
+    micro_batch: int | None = Field(None, ge=1)
+    """examples per role and forward pass; the gradient is that of the whole batch (none = no cutting)"""
+    length: int = Field(128, ge=2)
+    """tokens after which an example is cut"""
+    warmup: int = Field(0, ge=0)
+    """steps over which the learning rate rises linearly from 0"""
+    clip: float | None = Field(1.0, gt=0)
+    """largest global gradient norm (none = no clipping)"""
+    weight_decay: float = Field(0.0, ge=0)
+    """decoupled weight decay"""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay rates of the first and second moment"""
+    save_every: int = Field(25, ge=1)
+    """steps between checkpoints inside the stage"""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example of any dataset.
+
+    `prompt` is context that is given, `text` what is trained on or scored (a whole document, a
+    continuation, an answer). `choices`/`answer` are for multiple choice. `group` is what results are
+    grouped by (a subject, a target group); `unit` is what splits and resampling keep together (a fact,
+    a prompt), by default the example itself.
+    """
+
+    id: str
+    text: str = ""
+    prompt: str = ""
+    choices: tuple[str, ...] = ()
+    answer: int | None = None
+    group: str = ""
+    unit: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ValueSpec:
+    """What one number of a metric's rows means, and how rows become one number.
+
+    `aggregate`: "mean" = weighted mean over rows; "exp-mean" = exp of the weighted mean (perplexity from
+    mean NLL per token weighted by token counts).
+    """
+
+    summary: str
+    unit: str = ""
+    better: Literal["higher", "lower", ""] = ""
+    """which direction is good on data that should be KEPT; a problem entry's `want` overrides it"""
+    chance: float | None = None
+    lowest: float | None = None
+    highest: float | None = None
+    aggregate: Literal["mean", "exp-mean"] = "mean"
+
+
+def _check(name: str, *targets: str) -> None:
+    if not _NAME.match(name):
+        raise ValueError(f"bad name {name!r}: use lower-case letters, digits, '-' and '.'")
+    for target in targets:
+        if not _TARGET.match(target):
+            raise ValueError(f"bad target {target!r} of {name!r}: write 'package.module:attribute'")
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec:
+    """An unlearning objective.
+
+    `load` names a subclass of `Objective`. `roles` are the data roles each step's batch must hold;
+    `optional_roles` are given to `setup` when the problem has them. `train` overrides the engine's
+    defaults of a stage, by `Train`'s field names.
+    """
+
+    name: str
+    summary: str
+    load: str
+    config: type[Config] = NoConfig
+    roles: tuple[str, ...] = ("forget", "retain")
+    optional_roles: tuple[str, ...] = ()
+    train: Mapping[str, Any] = field(default_factory=dict)
+    extras: tuple[str, ...] = ()
+    paper: str = ""
+    fidelity: Literal["faithful", "variant", "simplified", "reconstruction", ""] = ""
+    kind: Literal["objective"] = "objective"
+
+    def __post_init__(self) -> None:
+        _check(self.name, self.load)
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A dataset. `load` names `function(config) -> Sequence[Example]`, deterministic, in a fixed order.
+
+    `fingerprint` names `function(config) -> str`, cheap, equal only if the examples are equal; without
+    it the host hashes the examples themselves.
+    """
+
+    name: str
+    summary: str
+    load: str
+    config: type[Config] = NoConfig
+    fingerprint: str = ""
+    licence: str = ""
+    source: str = ""
+    extras: tuple[str, ...] = ()
+    kind: Literal["dataset"] = "dataset"
+
+    def __post_init__(self) -> None:
+        _check(self.name, self.load, *([self.fingerprint] if self.fingerprint else []))
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """A metric. `load` names a subclass of `Metric`; `values` describes each number of its rows."""
+
+    name: str
+    summary: str
+    load: str
+    values: Mapping[str, ValueSpec]
+    config: type[Config] = NoConfig
+    needs_data: bool = True
+    sampled: bool = False
+    """True when scores depend on the seed (sampled text)"""
+    extras: tuple[str, ...] = ()
+    paper: str = ""
+    kind: Literal["metric"] = "metric"
+
+    def __post_init__(self) -> None:
+        _check(self.name, self.load)
+        if not self.values:
+            raise ValueError(f"metric {self.name!r} declares no values")
+
+
+@dataclass(frozen=True)
+class ProblemSpec:
+    """An unlearning problem: a packaged YAML fragment, "package:path/in/package.yaml"."""
+
+    name: str
+    summary: str
+    fragment: str
+    paper: str = ""
+    kind: Literal["problem"] = "problem"
+
+    def __post_init__(self) -> None:
+        _check(self.name)
+        if ":" not in self.fragment:
+            raise ValueError(f"bad fragment {self.fragment!r} of {self.name!r}: write 'package:path.yaml'")
+
+
+Spec = ObjectiveSpec | DatasetSpec | MetricSpec | ProblemSpec
