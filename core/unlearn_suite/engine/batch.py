@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..specs import Example
 
-Over = Literal["content", "response", "targets"]
+Over = Literal["content", "response"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,6 @@ class Totals:
 
     content: float
     response: float
-    targets: float
     examples: float
 
 
@@ -37,34 +36,21 @@ class Totals:
 class Batch:
     """A right-padded batch. B examples, T tokens. Masks are boolean.
 
-    `content_mask` is METHODS' m: real tokens without the first one (the attention sink).
-    `response_mask`: content tokens of `text`, not of the prompt. `target_mask`: tokens of `text` that are
-    predicted (position t is predicted from t-1, so position 0 never is): here equal to `response_mask`
-    for prompted examples and to `content_mask` for plain text.
+    "content" is every real token but the first (the attention sink, which nothing predicts either);
+    "response" is the content that belongs to `text`, not to the prompt (the same for plain text).
     """
 
     input_ids: Tensor  # [B, T] int64
     attention_mask: Tensor  # [B, T] int64
-    response_mask: Tensor  # [B, T] bool
+    in_text: Tensor  # [B, T] bool: the token belongs to `text`, not to the prompt
     examples: tuple[Example, ...]
     totals: Totals
 
-    @property
-    def content_mask(self) -> Tensor:
-        mask = self.attention_mask.bool().clone()
-        mask[:, 0] = False
-        return mask
-
-    @property
-    def target_mask(self) -> Tensor:
-        return self.response_mask & self.content_mask
-
     def mask(self, over: Over) -> Tensor:
-        if over == "content":
-            return self.content_mask
-        if over == "response":
-            return self.response_mask & self.content_mask
-        return self.target_mask
+        """[B, T] bool."""
+        content = self.attention_mask.bool()
+        content[:, 0] = False
+        return content if over == "content" else content & self.in_text
 
     def mean(self, x_bt: Tensor, over: Over = "content") -> Tensor:
         """Mean of [B, T] values over a mask, in float32; masked-out values (even NaN) count for nothing."""
@@ -76,7 +62,7 @@ class Batch:
         """Mean of [B] values over the examples of the whole batch."""
         return x_b.float().sum() / self.totals.examples
 
-    def sum_per_example(self, x_bt: Tensor, over: Over = "targets") -> Tensor:
+    def sum_per_example(self, x_bt: Tensor, over: Over = "response") -> Tensor:
         """[B] sums of [B, T] values over a mask."""
         return x_bt.float().masked_fill(~self.mask(over), 0.0).sum(dim=1)
 
@@ -91,7 +77,7 @@ class Batch:
                     self,
                     input_ids=self.input_ids[rows, :width],
                     attention_mask=self.attention_mask[rows, :width],
-                    response_mask=self.response_mask[rows, :width],
+                    in_text=self.in_text[rows, :width],
                     examples=self.examples[rows],
                 )
             )
@@ -102,7 +88,7 @@ class Batch:
             self,
             input_ids=self.input_ids.to(device),
             attention_mask=self.attention_mask.to(device),
-            response_mask=self.response_mask.to(device),
+            in_text=self.in_text.to(device),
         )
 
 
@@ -133,9 +119,9 @@ def collate(encoded: Sequence[Encoded], pad_id: int) -> Batch:
         ids[row, :n] = torch.tensor(e.input_ids)
         attention[row, :n] = 1
         response[row, e.response_start : n] = True
-    batch = Batch(ids, attention, response, tuple(e.example for e in encoded), Totals(0, 0, 0, len(encoded)))
-    counts = {over: float(batch.mask(over).sum()) for over in ("content", "response", "targets")}  # type: ignore[arg-type]
-    return replace(batch, totals=Totals(examples=float(len(encoded)), **counts))
+    batch = Batch(ids, attention, response, tuple(e.example for e in encoded), Totals(0, 0, 0))
+    content, inside = float(batch.mask("content").sum()), float(batch.mask("response").sum())
+    return replace(batch, totals=Totals(content, inside, float(len(encoded))))
 
 
 class RoleData:

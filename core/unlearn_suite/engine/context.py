@@ -1,0 +1,145 @@
+"""What an objective sees of the stage it runs in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import TrainingError
+from ..specs import Example, Train
+from .adversary import Adversary
+from .batch import Batch, RoleData, encode
+from .objective import Loss, Scalars
+from .optim import Optimizer, global_norm
+from .shape import ModelShape
+from .views import ModelViews, View
+
+
+class Services(Protocol):
+    """What the host lends to a stage beyond training."""
+
+    def sample(
+        self, prompts: Sequence[str], *, n: int, max_new_tokens: int, temperature: float, top_p: float, seed: int
+    ) -> list[list[str]]:
+        """`n` continuations per prompt of the model as it is now."""
+
+    def memo(self, name: str, key: Any, build: Callable[[], Any]) -> Any:
+        """JSON-able `build()`, kept on disk under `key` and the stage's weights, data and seed."""
+
+    def say(self, text: str) -> None:
+        """One line to the user."""
+
+    def warn(self, text: str) -> None:
+        """One warning to the user."""
+
+
+@dataclass
+class StageContext:
+    """One stage of one cell. `generator` is the only randomness an objective may use.
+
+    `policy` and `reference` are the model as trained and as it was when the stage began. `examples`
+    are the raw examples by role, `roles` the encoded ones that batches are drawn from. Files written to
+    `artifacts` are kept with the cell.
+    """
+
+    views: ModelViews
+    tokenizer: Any
+    train: Train
+    seed: int
+    generator: torch.Generator
+    examples: Mapping[str, Sequence[Example]]
+    roles: dict[str, RoleData]
+    artifacts: Path
+    services: Services
+    device: torch.device
+    step_index: int = 0
+    optimizer: Optimizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.optimizer = Optimizer(self.views.trainable, self.train)
+
+    @property
+    def policy(self) -> View:
+        return self.views.policy
+
+    @property
+    def reference(self) -> View:
+        return self.views.reference
+
+    @property
+    def shape(self) -> ModelShape:
+        return self.views.shape
+
+    @property
+    def trainable(self) -> Mapping[str, nn.Parameter]:
+        return self.views.trainable
+
+    @property
+    def adversary(self) -> Adversary:
+        return Adversary(self.views.trainable)
+
+    def global_norm(self, tensors: Sequence[Tensor | None]) -> Tensor:
+        """L2 norm over all entries of all tensors."""
+        return global_norm(tensors)
+
+    def encode(self, role: str, examples: Sequence[Example]) -> RoleData:
+        """Examples as a role of their own, cut and ordered as the stage's are."""
+        encoded = encode(self.tokenizer, examples, self.train.length)
+        return RoleData(role, encoded, self.tokenizer.pad_token_id or 0, self.seed)
+
+    def set_role(self, role: str, examples: Sequence[Example]) -> None:
+        """Draw this role's batches from other examples (in `setup`, the same on every call)."""
+        self.roles[role] = self.encode(role, examples)
+
+    def draw(self, role: str, step: int, size: int | None = None) -> Batch:
+        """The batch of `role` at a step; a pure function of (seed, role, step)."""
+        return self.roles[role].batch(step, size or self.train.batch).to(self.device)
+
+    def backward(self, loss: Callable[[Mapping[str, Batch]], Loss], batch: Mapping[str, Batch]) -> Scalars:
+        """Add the gradient of `loss(batch)` to `.grad`, cut into micro-batches as the plan asks.
+
+        Returns the parts, their weighted sum `loss`, and the loss's own scalars. Raises `TrainingError` when
+        a part is not finite.
+        """
+        total: Scalars = {}
+        for micro in self._micro_batches(batch):
+            result = loss(micro)
+            value = result.total()
+            named = {"loss": value, **result.parts, **result.scalars}
+            for name, number in named.items():
+                total[name] = total.get(name, 0.0) + float(number)
+            self._check_finite(total)
+            value.backward()  # type: ignore[no-untyped-call]
+            self.policy.clear()
+        return total
+
+    def update(self) -> Scalars:
+        """Clip, step the optimizer, clear gradients."""
+        scalars = self.optimizer.step(self.step_index)
+        self._check_finite(scalars)
+        self.policy.clear()
+        return scalars
+
+    def _micro_batches(self, batch: Mapping[str, Batch]) -> list[dict[str, Batch]]:
+        size = self.train.micro_batch
+        if size is None:
+            return [dict(batch)]
+        pieces = {role: b.split(size) for role, b in batch.items()}
+        rounds = max(len(p) for p in pieces.values())
+        return [{role: p[i] for role, p in pieces.items() if i < len(p)} for i in range(rounds)]
+
+    def _check_finite(self, scalars: Scalars) -> None:
+        bad = [name for name, value in scalars.items() if not math.isfinite(value)]
+        if bad:
+            raise TrainingError(
+                f"{', '.join(bad)} is not finite at step {self.step_index}",
+                code="non-finite",
+                where=f"step {self.step_index}",
+                hint="lower the learning rate, or clip harder; results of finished steps are kept",
+            )

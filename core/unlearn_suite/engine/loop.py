@@ -1,0 +1,137 @@
+"""One stage: set up, resume, step, save."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import TrainingError
+from ..specs import Example, Train
+from . import checkpoint
+from .batch import make_roles
+from .context import Services, StageContext
+from .objective import Objective, Scalars
+from .shape import ModelShape
+from .views import ModelViews
+
+PHASES = {"setup", "train", "finish"}
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """Everything a stage needs beside the model."""
+
+    index: int
+    objective: Objective[Any]
+    train: Train
+    required_roles: Sequence[str]
+    examples: Mapping[str, Sequence[Example]]
+    seed: int
+    artifacts: Path
+    checkpoints: Path
+    services: Services
+    on_step: Callable[[int, Scalars], None]
+    should_stop: Callable[[], bool] = lambda: False
+    on_resume: Callable[[int], None] = lambda step: None
+    guard: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """wraps every call into the objective, so that what it raises is reported as its own"""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """`original`: the trainable tensors before the stage. `stopped`: a stop was asked for; a checkpoint holds
+    the state and the same job goes on from it."""
+
+    views: ModelViews
+    closing: Scalars
+    stopped: bool = False
+
+
+def run_stage(model: nn.Module, tokenizer: Any, job: StageJob) -> StageResult:
+    """Train `model` in place (float32 or bf16, `eval()` mode) and return the views with the originals.
+
+    Resumes from the newest whole checkpoint. Raises `TrainingError` on a loss that is not finite.
+    """
+    model.eval()
+    shape = ModelShape.of(model)
+    with job.guard():
+        needs = job.objective.requirements(shape)
+    for name in needs.trainable:
+        if name not in shape.tensors:
+            raise TrainingError(f"the objective wants to train {name!r}, which the model lacks", code="no-such-tensor")
+    ctx = _context(model, tokenizer, job, ModelViews(model, shape, needs.trainable))
+    with job.guard():
+        job.objective.setup(ctx)
+    ctx.views.clear()
+    step = _resume(ctx, job)
+    while step < job.train.steps:
+        ctx.step_index = step
+        batch = {role: ctx.draw(role, step) for role in job.required_roles}
+        with job.guard():
+            scalars = job.objective.step(batch)
+        ctx.views.clear()
+        step += 1
+        job.on_step(step - 1, scalars)
+        stop = job.should_stop()
+        if step < job.train.steps and (stop or step % job.train.save_every == 0):
+            checkpoint.save(job.checkpoints, job.index, step, _state(ctx, job, step))
+        if stop and step < job.train.steps:
+            return StageResult(ctx.views, {}, stopped=True)
+    with job.guard():
+        closing = job.objective.finish()
+    ctx.views.clear()
+    return StageResult(ctx.views, closing)
+
+
+def _context(model: nn.Module, tokenizer: Any, job: StageJob, views: ModelViews) -> StageContext:
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(job.seed * 1_000_003 + job.index)
+    pad_id = tokenizer.pad_token_id or 0
+    roles = make_roles(tokenizer, job.examples, length=job.train.length, seed=job.seed, pad_id=pad_id)
+    job.artifacts.mkdir(parents=True, exist_ok=True)
+    return StageContext(
+        views=views,
+        tokenizer=tokenizer,
+        train=job.train,
+        seed=job.seed,
+        generator=generator,
+        examples=job.examples,
+        roles=roles,
+        artifacts=job.artifacts,
+        services=job.services,
+        device=device,
+    )
+
+
+def _state(ctx: StageContext, job: StageJob, step: int) -> dict[str, Any]:
+    return {
+        "step": step,
+        "weights": {name: p.detach().clone() for name, p in ctx.trainable.items()},
+        "optimizer": ctx.optimizer.state_dict(),
+        "generator": ctx.generator.get_state(),
+        "objective": job.objective.state_dict(),
+    }
+
+
+def _resume(ctx: StageContext, job: StageJob) -> int:
+    state = checkpoint.latest(job.checkpoints, job.index, job.services.warn)
+    if state is None:
+        job.on_resume(0)
+        return 0
+    with torch.no_grad():
+        for name, weight in state["weights"].items():
+            ctx.trainable[name].copy_(weight)
+    ctx.optimizer.load_state_dict(state["optimizer"])
+    ctx.generator.set_state(state["generator"])
+    with job.guard():
+        job.objective.load_state_dict(state["objective"])
+    step = int(state["step"])
+    job.services.say(f"resuming stage {job.index} at step {step}")
+    job.on_resume(step)
+    return step

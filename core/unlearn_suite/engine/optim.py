@@ -1,0 +1,77 @@
+"""AdamW over named tensors with float32 masters, so that bf16 weights do not lose small updates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..specs import Train
+
+
+def global_norm(tensors: Iterable[Tensor | None]) -> Tensor:
+    """L2 norm over all entries of all tensors, float32 scalar."""
+    norms = [t.detach().float().norm() for t in tensors if t is not None]
+    return torch.stack(norms).norm() if norms else torch.zeros(())
+
+
+def learning_rate(train: Train, step: int) -> float:
+    """Linear warm-up from 0 over `warmup` steps, then constant."""
+    return train.lr * min(1.0, (step + 1) / train.warmup) if train.warmup else train.lr
+
+
+class Optimizer:
+    """AdamW (decoupled weight decay, global clipping) on the trainable tensors only.
+
+    Tensors that are not float32 get a float32 master; the optimizer steps on the master and the weight
+    is its rounding.
+    """
+
+    def __init__(self, trainable: Mapping[str, nn.Parameter], train: Train) -> None:
+        self.trainable = dict(trainable)
+        self.train = train
+        self._masters = {
+            name: p if p.dtype == torch.float32 else nn.Parameter(p.detach().float())
+            for name, p in self.trainable.items()
+        }
+        self._adamw = torch.optim.AdamW(
+            list(self._masters.values()), lr=train.lr, betas=train.betas, weight_decay=train.weight_decay
+        )
+
+    def step(self, index: int) -> dict[str, float]:
+        """Clip, update, clear the gradients. Returns the norm before clipping and the rate used."""
+        norm = global_norm(p.grad for p in self.trainable.values())
+        factor = 1.0
+        if self.train.clip is not None and float(norm) > self.train.clip:
+            factor = self.train.clip / (float(norm) + 1e-6)
+        rate = learning_rate(self.train, index)
+        for group in self._adamw.param_groups:
+            group["lr"] = rate
+        for name, parameter in self.trainable.items():
+            master = self._masters[name]
+            grad = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+            master.grad = grad.to(master.dtype) * factor
+        self._adamw.step()
+        with torch.no_grad():
+            for name, parameter in self.trainable.items():
+                if self._masters[name] is not parameter:
+                    parameter.copy_(self._masters[name])
+        self.zero_grad()
+        return {"grad_norm": float(norm), "lr": rate}
+
+    def zero_grad(self) -> None:
+        for name, parameter in self.trainable.items():
+            parameter.grad = None
+            self._masters[name].grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        masters = {n: m.detach().clone() for n, m in self._masters.items() if m is not self.trainable[n]}
+        return {"adamw": self._adamw.state_dict(), "masters": masters}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._adamw.load_state_dict(state["adamw"])
+        with torch.no_grad():
+            for name, master in state["masters"].items():
+                self._masters[name].copy_(master)

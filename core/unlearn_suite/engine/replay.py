@@ -1,0 +1,156 @@
+"""Run any part of a model by letting the model run itself.
+
+The model's own forward is called, with blocks below `start` replaced by "hand on what is known" and an
+exception after block `stop`. Masks, rotary tables and per-layer arguments are therefore always the
+model's own, on every architecture, and a part gives the same bits as the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
+
+from .batch import Batch
+from .shape import ModelShape
+
+
+class _Stop(Exception):
+    """Raised after the last block that is needed."""
+
+
+class Replay:
+    """Partial forward passes of one causal LM. Not thread-safe: it borrows the blocks' `forward`."""
+
+    def __init__(self, model: nn.Module, shape: ModelShape) -> None:
+        self.model = model
+        self.shape = shape
+        base_path = shape.blocks_path.rpartition(".")[0]
+        self.base_path = base_path
+        self.base: nn.Module = model.get_submodule(base_path)
+        self.blocks: list[nn.Module] = list(model.get_submodule(shape.blocks_path).children())
+        self.checkpoint_blocks = False
+        self._returns_tuple: dict[int, int] = {}
+        self.block_calls = 0
+
+    def blocks_to(
+        self,
+        batch: Batch,
+        *,
+        start: int = 0,
+        hidden: Tensor | None = None,
+        stop: int,
+        keep: Collection[int] = (),
+        params: Mapping[str, Tensor] | None = None,
+    ) -> dict[int, Tensor]:
+        """Outputs [B, T, D] of the blocks in `keep` and of `stop`, computed from block `start` on.
+
+        `hidden` is the input of block `start` (None: from the embeddings, `start` = 0). `params`
+        replaces parameters by name for this pass.
+        """
+        out: dict[int, Tensor] = {}
+        try:
+            with self._borrowed(start, hidden, stop, {*keep, stop}, out):
+                self._call_base(batch, params)
+        except _Stop:
+            pass
+        return out
+
+    def last_hidden(
+        self,
+        batch: Batch,
+        *,
+        start: int = 0,
+        hidden: Tensor | None = None,
+        keep: Collection[int] = (),
+        params: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """The LM head's input [B, T, D] (after the final norm), and the outputs of blocks in `keep`."""
+        out: dict[int, Tensor] = {}
+        with self._borrowed(start, hidden, None, set(keep), out):
+            result = self._call_base(batch, params)
+        return result.last_hidden_state, out
+
+    def head(self, last_hidden: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Logits [B, T, V] from `last_hidden`, with whatever scaling or capping the model does."""
+        from transformers.modeling_outputs import BaseModelOutputWithPast
+
+        def known(*_: Any, **__: Any) -> Any:
+            return BaseModelOutputWithPast(last_hidden_state=last_hidden)
+
+        ids = torch.zeros(last_hidden.shape[:2], dtype=torch.long, device=last_hidden.device)
+        with _forward_of(self.base, known):
+            kwargs = {"input_ids": ids, "use_cache": False}
+            if params:
+                return functional_call(self.model, dict(params), (), kwargs).logits
+            return self.model(**kwargs).logits
+
+    def _call_base(self, batch: Batch, params: Mapping[str, Tensor] | None) -> Any:
+        kwargs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
+        if not params:
+            return self.base(**kwargs)
+        prefix = f"{self.base_path}." if self.base_path else ""
+        inside = {n.removeprefix(prefix): t for n, t in params.items() if n.startswith(prefix)}
+        return functional_call(self.base, inside, (), kwargs)
+
+    @contextmanager
+    def _borrowed(
+        self, start: int, hidden: Tensor | None, stop: int | None, keep: set[int], out: dict[int, Tensor]
+    ) -> Iterator[None]:
+        last = self.shape.n_blocks - 1 if stop is None else stop
+        touched = self.blocks[: last + 1]
+        originals = [block.forward for block in touched]
+        try:
+            for index, block in enumerate(touched):
+                if index < start:
+                    block.forward = self._skipped(index)  # type: ignore[assignment]
+                else:
+                    given = hidden if index == start else None
+                    block.forward = self._run(index, originals[index], given, stop, keep, out)  # type: ignore[assignment]
+            yield
+        finally:
+            for block in touched:
+                del block.forward
+
+    def _skipped(self, index: int) -> Any:
+        def forward(h: Tensor, *_: Any, **__: Any) -> Any:
+            return self._as_returned(index, h)
+
+        return forward
+
+    def _as_returned(self, index: int, h: Tensor) -> Any:
+        size = self._returns_tuple.get(index, 0)
+        return (h, *([None] * (size - 1))) if size else h
+
+    def _run(
+        self, index: int, original: Any, given: Tensor | None, stop: int | None, keep: set[int], out: dict[int, Tensor]
+    ) -> Any:
+        def forward(h: Tensor, *args: Any, **kwargs: Any) -> Any:
+            self.block_calls += 1
+            h = h if given is None else given
+            if self.checkpoint_blocks and torch.is_grad_enabled():
+                result = checkpoint(original, h, *args, use_reentrant=False, **kwargs)
+            else:
+                result = original(h, *args, **kwargs)
+            self._returns_tuple[index] = len(result) if isinstance(result, tuple) else 0
+            if index in keep:
+                out[index] = result[0] if isinstance(result, tuple) else result
+            if index == stop:
+                raise _Stop
+            return result
+
+        return forward
+
+
+@contextmanager
+def _forward_of(module: nn.Module, forward: Any) -> Iterator[None]:
+    module.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del module.forward

@@ -1,0 +1,116 @@
+"""The shape of a model, known from its configuration alone: blocks, widths, tensor names.
+
+Tensors are chosen by name, never by position: the sixth parameter of a block is `down_proj` on Llama and
+`o_proj` on Qwen2 (METHODS 2.1, fact 1).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import PlanError
+
+# What families call the same tensor, most specific first; matched as ".<candidate>.weight" at the end.
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "attn_q": ("self_attn.q_proj", "attn.q_proj"),
+    "attn_k": ("self_attn.k_proj", "attn.k_proj"),
+    "attn_v": ("self_attn.v_proj", "attn.v_proj"),
+    "attn_qkv": ("self_attn.qkv_proj", "attn.c_attn", "attention.query_key_value"),
+    "attn_out": (
+        "self_attn.o_proj",
+        "self_attn.dense",
+        "self_attn.out_proj",
+        "attn.c_proj",
+        "attn.out_proj",
+        "attention.dense",
+    ),
+    "mlp_gate": ("mlp.gate_proj",),
+    "mlp_up": ("mlp.up_proj", "mlp.c_fc", "mlp.dense_h_to_4h", "mlp.fc1", "mlp.fc_in"),
+    "mlp_gate_up": ("mlp.gate_up_proj",),
+    "mlp_out": ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2", "mlp.fc_out"),
+}
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Blocks are 0-indexed; block l's output is the residual stream after it."""
+
+    n_blocks: int
+    hidden_size: int
+    vocab_size: int
+    blocks_path: str
+    tensors: Mapping[str, tuple[int, ...]]
+    model_type: str = ""
+
+    @classmethod
+    def of(cls, model: Any) -> ModelShape:
+        """The shape of a transformers causal LM (on any device, `meta` too)."""
+        config = model.config.get_text_config()
+        path = find_blocks(model, config.num_hidden_layers)
+        return cls(
+            n_blocks=config.num_hidden_layers,
+            hidden_size=config.hidden_size,
+            vocab_size=config.vocab_size,
+            blocks_path=path,
+            tensors={name: tuple(p.shape) for name, p in model.named_parameters()},
+            model_type=config.model_type,
+        )
+
+    def check_block(self, block: int, what: str = "block") -> int:
+        """Raise `PlanError` unless `block` exists."""
+        if not 0 <= block < self.n_blocks:
+            raise PlanError(
+                f"{what} {block} does not exist: the model has blocks 0 to {self.n_blocks - 1}",
+                code="no-such-block",
+                hint="choose a smaller number, or leave it out to use the depth rule",
+            )
+        return block
+
+    def select(self, kind: str, blocks: Iterable[int]) -> tuple[str, ...]:
+        """Names of one kind of tensor (see `KINDS`) in the given blocks, one per block, in order."""
+        if kind not in KINDS:
+            raise PlanError(f"unknown tensor kind {kind!r}", code="tensor-kind", hint="one of " + ", ".join(KINDS))
+        names = []
+        for block in blocks:
+            self.check_block(block)
+            prefix = f"{self.blocks_path}.{block}."
+            found = [c for k in KINDS[kind] if (c := f"{prefix}{k}.weight") in self.tensors]
+            if not found:
+                raise PlanError(
+                    f"this model ({self.model_type}) has no {kind!r} tensor in block {block}",
+                    code="no-such-tensor",
+                    hint="name the tensors by pattern instead",
+                )
+            names.append(found[0])
+        return tuple(names)
+
+    def match(self, pattern: str) -> tuple[str, ...]:
+        """Names that a regular expression matches in full. Raises `PlanError` when none does."""
+        names = tuple(name for name in self.tensors if re.fullmatch(pattern, name))
+        if not names:
+            raise PlanError(f"no tensor matches {pattern!r}", code="no-such-tensor")
+        return names
+
+    def block_of(self, name: str) -> int | None:
+        """The block a tensor belongs to; None for embeddings, final norm and LM head."""
+        match = re.match(re.escape(self.blocks_path) + r"\.(\d+)\.", name)
+        return int(match.group(1)) if match else None
+
+
+def find_blocks(model: Any, n_blocks: int) -> str:
+    """Path of the list of transformer blocks: the shallowest ModuleList of that length."""
+    paths = [
+        name
+        for name, module in model.named_modules()
+        if type(module).__name__ == "ModuleList" and len(module) == n_blocks
+    ]
+    if not paths:
+        raise PlanError(
+            f"no list of {n_blocks} blocks found in {type(model).__name__}",
+            code="unknown-architecture",
+            hint="the model must be a decoder-only transformers model",
+        )
+    return min(paths, key=lambda path: (path.count("."), path))

@@ -1,0 +1,211 @@
+"""The two views of a model, `policy` (being trained) and `reference` (frozen), on one copy of the weights.
+
+Everything below the lowest trainable block is the same for both: it runs once per batch, without
+autograd. Nothing above the deepest block asked for is run. The reference is the same model with the
+original values of the trainable tensors put in its place for the pass. All of it is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .batch import Batch, Over
+from .replay import Replay
+from .shape import ModelShape
+
+_HEAD_ROWS = 1024
+"""positions per LM-head call: bounds the [rows, V] float32 logits"""
+
+
+@dataclass
+class _Trail:
+    """What one view has computed for one batch: block outputs, and the LM head's input."""
+
+    outputs: dict[int, Tensor] = field(default_factory=dict)
+    last_hidden: Tensor | None = None
+
+
+class SharedPrefix:
+    """Outputs of the blocks below the lowest trainable one, once per batch, without autograd."""
+
+    def __init__(self, replay: Replay, lowest: int) -> None:
+        self.replay = replay
+        self.lowest = lowest
+        self._cache: WeakKeyDictionary[Batch, dict[int, Tensor]] = WeakKeyDictionary()
+
+    def outputs(self, batch: Batch, blocks: Iterable[int]) -> dict[int, Tensor]:
+        """{block: [B, T, D]} for blocks below `lowest`."""
+        known = self._cache.setdefault(batch, {})
+        missing = sorted(set(blocks) - set(known))
+        if missing:
+            below = [b for b in known if b < missing[0]]
+            start = max(below) + 1 if below else 0
+            with torch.no_grad():
+                known |= self.replay.blocks_to(
+                    batch,
+                    start=start,
+                    hidden=known[start - 1] if start else None,
+                    stop=missing[-1],
+                    keep=missing,
+                )
+        return {block: known[block] for block in blocks}
+
+    def input_of_lowest(self, batch: Batch) -> Tensor | None:
+        """The input of block `lowest`; None when that is the embeddings."""
+        return self.outputs(batch, [self.lowest - 1])[self.lowest - 1] if self.lowest > 0 else None
+
+    def clear(self) -> None:
+        self._cache.clear()
+
+
+class View:
+    """One way to read the model. All methods take a `Batch` and keep its shapes and padding."""
+
+    def __init__(self, prefix: SharedPrefix, trainable: Mapping[str, Tensor], frozen: bool) -> None:
+        self._prefix = prefix
+        self._replay = prefix.replay
+        self._trainable = trainable
+        self._frozen = frozen
+        self._trails: WeakKeyDictionary[Batch, tuple[object, _Trail]] = WeakKeyDictionary()
+
+    def hidden(self, batch: Batch, blocks: Iterable[int]) -> dict[int, Tensor]:
+        """{block: output [B, T, D]} (the residual stream after the block, HF `hidden_states[block + 1]`)."""
+        wanted = list(dict.fromkeys(blocks))
+        for block in wanted:
+            self._replay.shape.check_block(block)
+        low = [b for b in wanted if b < self._prefix.lowest]
+        result = self._prefix.outputs(batch, low) if low else {}
+        high = [b for b in wanted if b >= self._prefix.lowest]
+        if high:
+            trail = self._trail(batch)
+            missing = [b for b in high if b not in trail.outputs]
+            if missing:
+                start, hidden = self._resume_point(batch, trail, min(missing))
+                with self._grad():
+                    trail.outputs |= self._replay.blocks_to(
+                        batch,
+                        start=start,
+                        hidden=hidden,
+                        stop=max(missing),
+                        keep=missing,
+                        params=self._params(),
+                    )
+            result |= {b: trail.outputs[b] for b in high}
+        return {block: result[block] for block in wanted}
+
+    def logits(self, batch: Batch) -> Tensor:
+        """[B, T, V] in the model's dtype; position t predicts token t + 1."""
+        last = self._last_hidden(batch)
+        with self._grad():
+            return self._replay.head(last, self._params())
+
+    def token_logprobs(self, batch: Batch, over: Over = "content") -> Tensor:
+        """[B, T] float32: log p(x_t | x_<t) where the mask `over` holds, 0 elsewhere (position 0 too).
+
+        The LM head runs over `_HEAD_ROWS` positions at a time and is recomputed in the backward pass, so
+        no [B, T, V] tensor exists.
+        """
+        last = self._last_hidden(batch)
+        mask = batch.mask(over)[:, 1:]
+        rows, labels = last[:, :-1][mask], batch.input_ids[:, 1:][mask]
+        with self._grad():
+            pieces = [
+                self._label_logprobs(h, y)
+                for h, y in zip(rows.split(_HEAD_ROWS), labels.split(_HEAD_ROWS), strict=True)
+            ]
+            flat = torch.cat(pieces) if pieces else rows.new_zeros(0, dtype=torch.float32)
+            result = torch.zeros(batch.input_ids.shape, dtype=torch.float32, device=rows.device)
+            target = torch.zeros_like(batch.attention_mask, dtype=torch.bool)
+            target[:, 1:] = mask
+            return result.masked_scatter(target, flat)
+
+    def clear(self) -> None:
+        """Forget what was computed (after a backward pass or a change of weights)."""
+        self._trails.clear()
+
+    def _label_logprobs(self, rows: Tensor, labels: Tensor) -> Tensor:
+        params = self._params()
+
+        def head(h: Tensor) -> Tensor:
+            logits = self._replay.head(h[None], params)[0].float()
+            return logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(dim=1)
+
+        if torch.is_grad_enabled() and rows.requires_grad:
+            result: Tensor = checkpoint(head, rows, use_reentrant=False)
+            return result
+        return head(rows)
+
+    def _last_hidden(self, batch: Batch) -> Tensor:
+        trail = self._trail(batch)
+        if trail.last_hidden is None:
+            start, hidden = self._resume_point(batch, trail, self._replay.shape.n_blocks)
+            if start == self._replay.shape.n_blocks:  # every block is done: only the norm is left
+                start, hidden = self._resume_point(batch, trail, start - 1)
+            with self._grad():
+                trail.last_hidden, _ = self._replay.last_hidden(
+                    batch, start=start, hidden=hidden, params=self._params()
+                )
+        return trail.last_hidden
+
+    def _resume_point(self, batch: Batch, trail: _Trail, block: int) -> tuple[int, Tensor | None]:
+        """The deepest known place below `block`: (first block to run, its input)."""
+        below = [b for b in trail.outputs if b < block]
+        if below:
+            return max(below) + 1, trail.outputs[max(below)]
+        return self._prefix.lowest, self._prefix.input_of_lowest(batch)
+
+    def _trail(self, batch: Batch) -> _Trail:
+        """This batch's trail, a fresh one if the weights or the autograd mode have changed since."""
+        state: object = None
+        if not self._frozen:
+            state = (torch.is_grad_enabled(), tuple(p._version for p in self._trainable.values()))
+        known = self._trails.get(batch)
+        if known is None or known[0] != state:
+            known = (state, _Trail())
+            self._trails[batch] = known
+        return known[1]
+
+    def _params(self) -> Mapping[str, Tensor] | None:
+        return self._trainable if self._frozen else None
+
+    def _grad(self) -> torch.set_grad_enabled:
+        return torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen)
+
+
+class ModelViews:
+    """Policy and reference over one model; owns the originals of the trainable tensors."""
+
+    def __init__(self, model: nn.Module, shape: ModelShape, trainable: Iterable[str]) -> None:
+        self.shape = shape
+        names = list(trainable)
+        parameters = dict(model.named_parameters())
+        model.requires_grad_(False)
+        self.trainable: dict[str, nn.Parameter] = {n: parameters[n] for n in names}  # type: ignore[misc]
+        for parameter in self.trainable.values():
+            parameter.requires_grad_(True)
+        self.original = {n: p.detach().clone() for n, p in self.trainable.items()}
+        blocks = [shape.block_of(n) for n in names]
+        heads = [b for b in blocks if b is not None]
+        below = any(b is None and not _is_above_blocks(n) for n, b in zip(names, blocks, strict=True))
+        lowest = 0 if below else min(heads, default=shape.n_blocks)
+        self.replay = Replay(model, shape)
+        self._prefix = SharedPrefix(self.replay, min(lowest, shape.n_blocks - 1))
+        self.policy = View(self._prefix, self.trainable, frozen=False)
+        self.reference = View(self._prefix, self.original, frozen=True)
+
+    def clear(self) -> None:
+        """Forget all activations (between steps)."""
+        self._prefix.clear()
+        self.policy.clear()
+        self.reference.clear()
+
+
+def _is_above_blocks(name: str) -> bool:
+    """Final norm and an untied LM head change nothing below the last block."""
+    return any(part in name for part in ("lm_head", "embed_out", "final_layer_norm", "ln_f", "model.norm."))
