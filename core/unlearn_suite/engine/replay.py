@@ -78,10 +78,10 @@ class Replay:
 
     def head(self, last_hidden: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Logits [B, T, V] from `last_hidden`, with whatever scaling or capping the model does."""
-        from transformers.modeling_outputs import BaseModelOutputWithPast
+        from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
         def known(*_: Any, **__: Any) -> Any:
-            return BaseModelOutputWithPast(last_hidden_state=last_hidden)
+            return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=last_hidden)
 
         ids = torch.zeros(last_hidden.shape[:2], dtype=torch.long, device=last_hidden.device)
         with _forward_of(self.base, known):
