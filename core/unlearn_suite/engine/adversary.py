@@ -86,7 +86,7 @@ class Adversary:
         norm = float(global_norm(grads)) if optimizer == "sgd_norm" else 1.0
         with torch.no_grad():
             for p, g in zip(params, grads, strict=True):
-                p -= g * (size / max(norm, 1e-12))
+                p.sub_(g, alpha=size / max(norm, 1e-12))
 
     @contextmanager
     def _shadow(self) -> Iterator[dict[str, Tensor]]:

@@ -113,9 +113,10 @@ class StageContext:
             value = result.total()
             named = {"loss": value, **result.parts, **result.scalars}
             for name, number in named.items():
+                number = number.detach() if isinstance(number, Tensor) else number
                 total[name] = total.get(name, 0.0) + float(number)
             self._check_finite(total)
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             self.policy.clear()
         return total
 

@@ -55,7 +55,10 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise PrerequisiteError(
-            f"cannot read the patch: {error}", code="patch", where=str(path), hint="delete the cell's folder and run again"
+            f"cannot read the patch: {error}",
+            code="patch",
+            where=str(path),
+            hint="delete the cell's folder and run again",
         ) from error
     if metadata.get("format") != FORMAT:
         raise PrerequisiteError("this is not an unlearning patch", code="patch", where=str(path))

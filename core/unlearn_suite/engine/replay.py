@@ -108,10 +108,10 @@ class Replay:
         try:
             for index, block in enumerate(touched):
                 if index < start:
-                    block.forward = self._skipped(index)  # type: ignore[assignment]
+                    block.forward = self._skipped(index)
                 else:
                     given = hidden if index == start else None
-                    block.forward = self._run(index, originals[index], given, stop, keep, out)  # type: ignore[assignment]
+                    block.forward = self._run(index, originals[index], given, stop, keep, out)
             yield
         finally:
             for block in touched:
@@ -149,7 +149,7 @@ class Replay:
 
 @contextmanager
 def _forward_of(module: nn.Module, forward: Any) -> Iterator[None]:
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     try:
         yield
     finally:

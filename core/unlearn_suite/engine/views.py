@@ -186,7 +186,7 @@ class ModelViews:
         names = list(trainable)
         parameters = dict(model.named_parameters())
         model.requires_grad_(False)
-        self.trainable: dict[str, nn.Parameter] = {n: parameters[n] for n in names}  # type: ignore[misc]
+        self.trainable: dict[str, nn.Parameter] = {n: parameters[n] for n in names}
         for parameter in self.trainable.values():
             parameter.requires_grad_(True)
         self.original = {n: p.detach().clone() for n, p in self.trainable.items()}
