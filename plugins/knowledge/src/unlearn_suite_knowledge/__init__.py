@@ -1,0 +1,35 @@
+"""The everyday-knowledge problem, its data, and the objectives for removing knowledge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from unlearn_suite import DatasetSpec, ProblemSpec, hookimpl
+
+from .data import KnowledgeConfig
+
+
+@hookimpl
+def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
+    register(
+        DatasetSpec(
+            name="everyday-knowledge",
+            summary="Small true facts by subject: sentences, held-out cloze prompts, four-way choices",
+            load="unlearn_suite_knowledge.data:load",
+            fingerprint="unlearn_suite_knowledge.data:fingerprint",
+            config=KnowledgeConfig,
+            licence="Apache-2.0",
+            source="written for this project",
+        )
+    )
+
+
+@hookimpl
+def register_problems(register: Callable[[ProblemSpec], None]) -> None:
+    register(
+        ProblemSpec(
+            name="everyday-knowledge",
+            summary="Forget the capitals of countries; keep every other subject and plain English",
+            fragment="unlearn_suite_knowledge:problems/everyday-knowledge.yaml",
+        )
+    )
