@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .engine.shape import ModelShape
     from .engine.views import View
     from .evaluate.metric import EvalModel, Metric, Row
+    from .evaluate.text import TEXT_STATISTICS, text_statistics
 
 __version__ = "0.1.0"
 
@@ -33,12 +34,15 @@ _LAZY = {
     "Objective": "engine.objective",
     "Requirements": "engine.objective",
     "Row": "evaluate.metric",
+    "TEXT_STATISTICS": "evaluate.text",
     "Scalars": "engine.objective",
     "StageContext": "engine.context",
     "View": "engine.views",
+    "text_statistics": "evaluate.text",
 }
 
 __all__ = [
+    "TEXT_STATISTICS",
     "Batch",
     "Config",
     "DatasetSpec",
@@ -66,6 +70,7 @@ __all__ = [
     "View",
     "__version__",
     "hookimpl",
+    "text_statistics",
 ]
 
 

@@ -1,0 +1,77 @@
+"""Cloze items: a prompt whose continuation is the answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ...errors import PlanError
+from ...evaluate.metric import Metric, Row
+from ...specs import Config, Example, MetricSpec, ValueSpec
+
+if TYPE_CHECKING:
+    from ...evaluate.model import EvalModel
+
+
+class ClozeConfig(Config):
+    """Options of `cloze`."""
+
+    separator: str = " "
+    """put between prompt and answer where neither brings white space of its own"""
+
+
+class Cloze(Metric[ClozeConfig]):
+    """Scores `text` as the continuation of `prompt`."""
+
+    def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
+        pairs = [(e.prompt, join(e.prompt, answer_of(e), self.config.separator)) for e in examples]
+        for example, scores in zip(examples, model.logprobs(pairs), strict=True):
+            values = {
+                "exact": float(scores.exact),
+                "nll": scores.mean_nll,
+                "p": math.exp(scores.total),
+                "hit": sum(scores.greedy) / len(scores.greedy),
+            }
+            sample = {"prompt": example.prompt, "answer": answer_of(example)}
+            yield Row(example.id, values, group=example.group, unit=example.unit or example.id, sample=sample)
+
+
+def answer_of(example: Example) -> str:
+    """The text of an example; raises `PlanError` where it has none."""
+    if not example.text.strip():
+        raise PlanError(
+            f"example {example.id!r} has no text to score",
+            code="no-answer",
+            hint="give cloze examples a `prompt` and the answer as `text`",
+        )
+    return example.text
+
+
+def join(prompt: str, answer: str, separator: str) -> str:
+    """The answer as it continues the prompt."""
+    touching = prompt and not prompt[-1].isspace() and not answer[0].isspace()
+    return separator + answer if touching else answer
+
+
+SPEC = MetricSpec(
+    name="cloze",
+    summary="whether the model completes a prompt with the answer, and how probable the answer is",
+    load="unlearn_suite.builtin.metrics.cloze:Cloze",
+    config=ClozeConfig,
+    values={
+        "exact": ValueSpec(
+            "greedy decoding gives exactly the answer's tokens", better="higher", lowest=0, highest=1
+        ),
+        "nll": ValueSpec(
+            "mean negative log-likelihood per answer token", unit="nats", better="lower", lowest=0
+        ),
+        "p": ValueSpec("probability of the whole answer", better="higher", lowest=0, highest=1),
+        "hit": ValueSpec(
+            "share of the answer's tokens that are the most probable one",
+            better="higher",
+            lowest=0,
+            highest=1,
+        ),
+    },
+)

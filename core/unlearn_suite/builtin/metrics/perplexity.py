@@ -1,0 +1,61 @@
+"""Perplexity per token of running text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from ...evaluate.metric import Metric, Row
+from ...specs import Config, Example, MetricSpec, ValueSpec
+
+if TYPE_CHECKING:
+    from ...evaluate.model import EvalModel
+
+
+class PerplexityConfig(Config):
+    """Options of `perplexity`."""
+
+    max_tokens: int | None = Field(None, ge=1)
+    """tokens of each text that are scored (none = all); bounds the time. Not used for text after a prompt"""
+
+
+class Perplexity(Metric[PerplexityConfig]):
+    """Rolling log-likelihood of `text`; after `prompt` where an example has one. One document, one row."""
+
+    def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
+        plain = [e for e in examples if not e.prompt]
+        prompted = [e for e in examples if e.prompt]
+        scores = dict(
+            zip(
+                (e.id for e in plain),
+                model.rolling([e.text for e in plain], max_tokens=self.config.max_tokens),
+                strict=True,
+            )
+        )
+        pairs = [(e.prompt, e.text) for e in prompted]
+        scores.update(zip((e.id for e in prompted), model.logprobs(pairs), strict=True))
+        for example in examples:
+            tokens = len(scores[example.id].tokens)
+            # A text without tokens weighs nothing, so its value is never read.
+            nll = scores[example.id].mean_nll if tokens else 0.0
+            yield Row(
+                example.id,
+                {"perplexity": nll, "nll": nll},
+                weight=float(tokens),
+                group=example.group,
+                unit=example.unit or example.id,
+            )
+
+
+SPEC = MetricSpec(
+    name="perplexity",
+    summary="exp of the mean negative log-likelihood per token, every token of a text counted once",
+    load="unlearn_suite.builtin.metrics.perplexity:Perplexity",
+    config=PerplexityConfig,
+    values={
+        "perplexity": ValueSpec("perplexity per token", better="lower", lowest=1, aggregate="exp-mean"),
+        "nll": ValueSpec("negative log-likelihood per token", unit="nats", better="lower", lowest=0),
+    },
+)

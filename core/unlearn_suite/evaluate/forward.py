@@ -1,0 +1,84 @@
+"""The model's parts as evaluation needs them: hidden states, cache, and the head at chosen positions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..engine.replay import Replay
+from ..engine.shape import ModelShape
+
+HEAD_ROWS = 512
+"""positions per LM-head call: bounds the [rows, V] float32 logits"""
+
+
+class Forward:
+    """The model's parts: hidden states with or without a cache, and the LM head at chosen positions."""
+
+    def __init__(self, hf: Any, device: torch.device) -> None:
+        self.device = device
+        self.replay = Replay(hf, ModelShape.of(hf))
+        self.takes_positions = "position_ids" in inspect.signature(self.replay.base.forward).parameters
+
+    def hidden(
+        self,
+        ids_bt: Tensor,
+        mask_bt: Tensor | None,
+        positions_bt: Tensor | None = None,
+        cache: Any = None,
+        *,
+        keep: bool = False,
+    ) -> tuple[Tensor, Any]:
+        """The LM head's input [B, T, D], and the key-value cache (None unless `keep` or `cache`).
+
+        `mask_bt` covers cached tokens too; None means that nothing is padded.
+        """
+        kwargs: dict[str, Any] = {"input_ids": ids_bt, "use_cache": keep or cache is not None}
+        if mask_bt is not None:
+            kwargs["attention_mask"] = mask_bt
+        if positions_bt is not None and self.takes_positions:
+            kwargs["position_ids"] = positions_bt
+        if cache is not None:
+            kwargs["past_key_values"] = cache
+        out = self.replay.base(**kwargs)
+        return out.last_hidden_state, getattr(out, "past_key_values", None)
+
+    def logits(self, h_nd: Tensor) -> Tensor:
+        """Logits [N, V] in float32."""
+        return self.replay.head(h_nd[None])[0].float()
+
+    def score(self, h_nd: Tensor, targets: Sequence[int]) -> tuple[list[float], list[bool]]:
+        """Log-probability of each target, and whether it is the argmax."""
+        logprobs: list[float] = []
+        greedy: list[bool] = []
+        targets_n = torch.tensor(targets, device=h_nd.device)
+        for start in range(0, len(targets), HEAD_ROWS):
+            rows = slice(start, start + HEAD_ROWS)
+            logits_nv = self.logits(h_nd[rows])
+            chosen_n = logits_nv.gather(1, targets_n[rows, None])[:, 0] - logits_nv.logsumexp(dim=1)
+            logprobs += chosen_n.tolist()
+            greedy += (logits_nv.argmax(dim=1) == targets_n[rows]).tolist()
+        return logprobs, greedy
+
+
+def shareable(cache: Any) -> bool:
+    """Whether rows of a cache can be picked and repeated: plain or sliding-window keys and values only."""
+    layers = getattr(cache, "layers", None) or ()
+    names = {"DynamicLayer", "DynamicSlidingWindowLayer"}
+    return len(layers) > 0 and all(type(layer).__name__ in names for layer in layers)
+
+
+def pad(rows: Sequence[Sequence[int]], device: torch.device, *, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Ids and attention mask, both [B, T] int64, padded with token 0 (which the mask hides)."""
+    width = max(map(len, rows))
+    ids = torch.zeros((len(rows), width), dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for index, row in enumerate(rows):
+        where = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[index, where] = torch.tensor(row)
+        mask[index, where] = 1
+    return ids.to(device), mask.to(device)

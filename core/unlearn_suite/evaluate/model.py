@@ -1,0 +1,124 @@
+"""The model as metrics see it: log-probabilities, rolling log-probabilities, and continuations of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from .encode import Encoder, max_length_of
+from .forward import Forward
+from .generate import Generator, Sampling
+from .scorer import Scorer, TokenScores
+
+__all__ = ["EvalModel", "TokenScores"]
+
+Progress = Callable[[int, int], None]
+
+
+class EvalModel:
+    """A causal language model and its tokenizer, ready for metrics. Weights are read, never changed.
+
+    `hf` and `tokenizer` are the live objects, for metrics that need more than the methods here.
+    `batch_tokens` bounds rows x tokens of a forward pass, `rows` the sequences generated together; neither
+    changes a result beyond rounding. `progress(done, total)` is called after every batch.
+    """
+
+    def __init__(
+        self,
+        hf: Any,
+        tokenizer: Any,
+        *,
+        device: torch.device | str | None = None,
+        batch_tokens: int = 2048,
+        rows: int = 64,
+        max_length: int | None = None,
+    ) -> None:
+        self.hf = hf
+        self.tokenizer = tokenizer
+        self.device = torch.device(device) if device is not None else hf.device
+        self.batch_tokens = batch_tokens
+        self.rows = rows
+        self.max_length = max_length or max_length_of(hf, tokenizer)
+        self.progress: Progress | None = None
+        self._encoder = Encoder(tokenizer, self.max_length)
+        self._forward = Forward(hf, self.device)
+
+    def logprobs(self, pairs: Sequence[tuple[str, str]]) -> list[TokenScores]:
+        """Scores of each continuation's tokens after its context, in the order of the (context, continuation)
+        pairs. Tokenised as lm-evaluation-harness does it.
+
+        A context that does not fit loses its beginning (with a warning in the log). Raises `SuiteError`
+        for a continuation without tokens or longer than the model's context.
+        """
+        items = [self._encoder.pair(context, continuation) for context, continuation in pairs]
+        self._encoder.warn_if_cut(items)
+        with self._evaluating():
+            return Scorer(self._forward, self.batch_tokens, self.progress)(items)
+
+    def rolling(self, texts: Sequence[str], *, max_tokens: int | None = None) -> list[TokenScores]:
+        """Scores of every token of each text (of its first `max_tokens`), after the bos (or eos) token.
+
+        A text longer than the model's context is cut into windows, each token predicted once. A text
+        without tokens gives empty scores.
+        """
+        windows = [self._encoder.windows(text, max_tokens) for text in texts]
+        with self._evaluating():
+            scores = Scorer(self._forward, self.batch_tokens, self.progress)(
+                [w for ws in windows for w in ws]
+            )
+        parts = iter(scores)
+        return [_joined([next(parts) for _ in ws]) for ws in windows]
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        n: int = 1,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+    ) -> list[list[str]]:
+        """`n` continuations (without the prompt) of each prompt, cut at the first `stop` string.
+
+        `temperature` 0 is greedy. The text of prompt i, sample j depends on (seed, i, j) only, not on
+        batching. A prompt that leaves no room for `max_new_tokens` loses its beginning.
+        """
+        sampling = Sampling(max_new_tokens, n, temperature, top_p, seed, tuple(stop))
+        ids = [self._encoder.prompt(prompt, max_new_tokens) for prompt in prompts]
+        with self._evaluating():
+            generator = Generator(self._forward, self.tokenizer, self._eos_ids(), self.rows, self.progress)
+            return generator(ids, sampling)
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without special tokens."""
+        return [self._encoder.ids(text, special=False) for text in texts]
+
+    def _eos_ids(self) -> frozenset[int]:
+        configured = getattr(getattr(self.hf, "generation_config", None), "eos_token_id", None)
+        ids = configured if isinstance(configured, list) else [configured]
+        return frozenset(i for i in (*ids, self.tokenizer.eos_token_id) if i is not None)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Evaluation mode for the time of a call. `no_grad`, not `inference_mode`: a model may keep tensors
+        it makes on the way (rotary tables), and training must be able to use them afterwards."""
+        training = self.hf.training
+        self.hf.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.hf.train(training)
+
+
+def _joined(parts: Sequence[TokenScores]) -> TokenScores:
+    return TokenScores(
+        tuple(t for p in parts for t in p.tokens),
+        tuple(x for p in parts for x in p.logprobs),
+        tuple(g for p in parts for g in p.greedy),
+    )

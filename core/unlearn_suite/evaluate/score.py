@@ -1,0 +1,105 @@
+"""Score one metric entry: call the metric, and check everything it hands back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ..errors import PluginError, SuiteError
+from ..specs import Example, MetricSpec
+from .metric import Metric, Row
+from .model import EvalModel
+
+
+def score_entry(
+    entry: Mapping[str, Any],
+    metric: Metric[Any],
+    model: EvalModel,
+    examples: Sequence[Example],
+    seed: int,
+    *,
+    spec: MetricSpec | None = None,
+    done: Callable[[int, int], None] | None = None,
+) -> list[Row]:
+    """All rows of one metric entry of a cell (cell.json's form: name, use, with, data ...).
+
+    `done(scored, total)` counts examples while the model works. Raises `PluginError` naming the metric
+    for rows that break its spec (values that are not finite or not declared, ids that are repeated or
+    not those of the examples) and for any exception in its code; a `SuiteError` of the metric passes,
+    with the entry as its place.
+    """
+    where = f"{entry['use']} ({entry['name']})"
+    if spec is not None and spec.needs_data and not examples:
+        raise SuiteError(f"metric {entry['name']!r} has no examples", code="no-examples", where=where)
+    model.progress = _scaled(done, len(examples))
+    try:
+        rows = list(metric.score(model, examples, seed))
+    except SuiteError as error:
+        error.where = error.where or where
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"metric {entry['name']!r} failed: {type(error).__name__}: {error}",
+            code="metric-failed",
+            where=where,
+            hint="run again with --debug to see where, and report it to the plugin's author",
+        ) from error
+    finally:
+        model.progress = None
+    problem = check_rows(rows, spec, examples)
+    if problem:
+        raise PluginError(
+            f"metric {entry['name']!r} {problem}",
+            code="metric-rows",
+            where=where,
+            hint="report it to the plugin's author",
+        )
+    if done:
+        done(len(examples), len(examples))
+    return rows
+
+
+def check_rows(rows: Sequence[Row], spec: MetricSpec | None, examples: Sequence[Example]) -> str:
+    """What is wrong with a metric's rows ("" if nothing).
+
+    A metric may leave out examples but not change their order; `spec` None checks no value names.
+    """
+    if not rows:
+        return "returned no rows"
+    ids = [row.id for row in rows]
+    if len(set(ids)) < len(ids):
+        return f"returned two rows for {next(i for i in ids if ids.count(i) > 1)!r}"
+    wrong = next((fault for row in rows if (fault := _check_row(row, spec))), "")
+    if wrong or (spec is not None and not spec.needs_data):
+        return wrong
+    return _check_ids(ids, examples) if examples else ""
+
+
+def _check_row(row: Row, spec: MetricSpec | None) -> str:
+    if not row.values:
+        return f"returned no values for {row.id!r}"
+    undeclared = sorted(set(row.values) - set(spec.values)) if spec else []
+    if undeclared:
+        return f"returned a value {undeclared[0]!r} that its spec does not declare"
+    for name, value in (*row.values.items(), ("weight", row.weight)):
+        if not math.isfinite(value):
+            return f"returned {name} = {value} for {row.id!r}"
+    return f"returned a negative weight for {row.id!r}" if row.weight < 0 else ""
+
+
+def _check_ids(ids: Sequence[str], examples: Iterable[Example]) -> str:
+    order = {example.id: place for place, example in enumerate(examples)}
+    places = []
+    for row_id in ids:
+        if row_id not in order:
+            return f"returned a row {row_id!r} that is no example"
+        places.append(order[row_id])
+    return "" if places == sorted(places) else "returned rows that are not in the order of the examples"
+
+
+def _scaled(done: Callable[[int, int], None] | None, examples: int) -> Callable[[int, int], None] | None:
+    """The model counts sequences; the display counts examples."""
+    if done is None:
+        return None
+    return lambda part, whole: done(part * examples // max(whole, 1), examples)
