@@ -1,0 +1,169 @@
+"""The problems of a plan: shipped by a plugin (a YAML fragment in its package), changed, or written out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+from ..specs import ProblemSpec
+from .check import check
+from .faults import Faults, suggest
+from .grammar import FragmentWords, ProblemUseWords, ProblemWords
+from .model import MetricUse, Problem
+from .resolve import Resolver
+from .text import Node, read_yaml
+
+
+class ProblemReader:
+    """Reads the entries of `problems`. `extra` are the plan's own metrics, added to every problem."""
+
+    def __init__(self, resolver: Resolver, extra: Sequence[Node], *, with_default: bool) -> None:
+        self.resolver = resolver
+        self.faults: Faults = resolver.faults
+        self.extra = extra
+        self.with_default = with_default
+        self._fragments: dict[str, Node | None] = {}
+
+    def read(self, node: Node) -> Problem | None:
+        """A problem, or None with what is wrong noted."""
+        if isinstance(node.value, str):
+            node = Node({"use": node}, node.at, None, node.folder)
+        if not isinstance(node.value, dict):
+            self.faults.add(node.at, f"a problem is a name or a mapping, found {node.kind()}", "plan-type")
+            return None
+        if "use" in node.map:
+            return self._shipped(node)
+        if "name" not in node.map:
+            hint = "write `use: NAME` for one that a plugin ships, or `name: LABEL` with its data"
+            self.faults.add(node.at, "a problem needs `use` or `name`", "plan-missing-key", hint)
+            return None
+        words = check(node, ProblemWords, self.faults)
+        label = words.name if words else str(node.map["name"].plain())
+        return self._resolve(node, label, "", own=True)
+
+    def _shipped(self, node: Node) -> Problem | None:
+        words = check(node, ProblemUseWords, self.faults)
+        entry = self.resolver.find("problem", node.map["use"])
+        if entry is None or not isinstance(entry.spec, ProblemSpec):
+            return None
+        body = self._fragment(entry.qualified, entry.spec, node)
+        if body is None:
+            return None
+        label = (words.label if words else None) or entry.spec.name
+        return self._resolve(self._changed(body, node, label), label, entry.qualified, own=False)
+
+    def _fragment(self, qualified: str, spec: ProblemSpec, node: Node) -> Node | None:
+        """The parsed and checked fragment; read once however often a plan uses it."""
+        if qualified not in self._fragments:
+            self._fragments[qualified] = self._read_fragment(spec, node)
+        return self._fragments[qualified]
+
+    def _read_fragment(self, spec: ProblemSpec, node: Node) -> Node | None:
+        package, _, inside = spec.fragment.partition(":")
+        try:
+            path = Path(str(files(package).joinpath(inside)))
+        except (ImportError, TypeError, ValueError) as error:
+            message = f"the fragment {spec.fragment!r} of problem {spec.name!r} cannot be found: {error}"
+            self.faults.add(node.map["use"].at, message, "plan-fragment", "tell the plugin's author")
+            return None
+        body = read_yaml(_short(path), self.faults)
+        if body is None or check(body, FragmentWords, self.faults) is None:
+            return None
+        return body
+
+    def _changed(self, body: Node, node: Node, label: str) -> Node:
+        """The fragment with the plan's `data` and `metrics` merged in."""
+        items = dict(body.map)
+        data = node.under("data")
+        if data is not None and isinstance(data.value, dict):
+            items["data"] = merge(items.get("data", data), data)
+        metrics = node.under("metrics")
+        if metrics is not None and isinstance(metrics.value, dict):
+            items["metrics"] = self._changed_metrics(items.get("metrics"), metrics, label)
+        return replace(body, value=items)
+
+    def _changed_metrics(self, body: Node | None, changes: Node, label: str) -> Node:
+        entries = [_as_mapping(entry) for entry in (body.items if body else [])]
+        names = [metric_name(entry) for entry in entries]
+        for name, change in changes.map.items():
+            if name not in names:
+                hint = suggest(name, names, all_of_them="its entries")
+                message = f"problem {label!r} has no metric entry {name!r}"
+                self.faults.add(change.key_or_value, message, "plan-metric", hint)
+            elif not isinstance(change.value, dict):
+                message = f"{name!r}: expected a mapping, found {change.kind()}"
+                self.faults.add(change.at, message, "plan-type")
+            else:
+                index = names.index(name)
+                entries[index] = merge(entries[index], change)
+        return replace(body or changes, value=entries)
+
+    def _resolve(self, body: Node, label: str, source: str, *, own: bool) -> Problem | None:
+        summary = body.under("summary")
+        data_node = body.under("data")
+        roles = data_node.map if data_node else {}
+        data = {role: self.resolver.data(child) for role, child in roles.items()}
+        metrics = self._metrics(body, label, list(roles))
+        default = body.under("default")
+        stages = None
+        if default is not None and (own or self.with_default):
+            stages = self.resolver.stages(default.under("stages"))
+        found = {role: uses for role, uses in data.items() if uses is not None}
+        if len(found) < len(data) or metrics is None:
+            return None
+        text = summary.value if summary and isinstance(summary.value, str) else ""
+        return Problem(label, source, text, found, tuple(metrics), stages)
+
+    def _metrics(self, body: Node, label: str, roles: list[str]) -> list[MetricUse] | None:
+        node = body.under("metrics")
+        own = node.items if node else []
+        names = {metric_name(entry) for entry in own}
+        # A bare name in the plan's list asks for what the problem may measure already.
+        added = [entry for entry in self.extra if not (isinstance(entry.value, str) and entry.value in names)]
+        uses: list[MetricUse] = []
+        entries = [*own, *added]
+        for entry in entries:
+            use = self.resolver.metric(entry, roles, label)
+            if use is None:
+                continue
+            if any(use.name == other.name for other in uses):
+                message = f"problem {label!r} has two metric entries named {use.name!r}"
+                self.faults.add(entry.at, message, "plan-metric", "give one a `name` of its own")
+            uses.append(use)
+        return uses if len(uses) == len(entries) else None
+
+
+def merge(base: Node, over: Node) -> Node:
+    """Deep merge: mappings key by key, anything else replaced. A change of `use` replaces the whole entry."""
+    if not isinstance(base.value, dict) or not isinstance(over.value, dict):
+        return over
+    use, new_use = base.under("use"), over.under("use")
+    if use is not None and new_use is not None and use.value != new_use.value:
+        return over
+    items = dict(base.map)
+    for key, child in over.map.items():
+        items[key] = merge(items[key], child) if key in items else child
+    return replace(over, value=items)
+
+
+def metric_name(entry: Node) -> str:
+    """The label of a metric entry before it is resolved: its `name`, else the bare name in `use`."""
+    if isinstance(entry.value, str):
+        return entry.value.rpartition("/")[2]
+    named = entry.under("name") or entry.under("use")
+    return str(named.value).rpartition("/")[2] if named else ""
+
+
+def _as_mapping(entry: Node) -> Node:
+    if isinstance(entry.value, str):
+        return Node({"use": entry}, entry.at, entry.key_at, entry.folder)
+    return entry
+
+
+def _short(path: Path) -> Path:
+    """The path from here when that is shorter to read."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else Path(relative)

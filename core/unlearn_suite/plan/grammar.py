@@ -1,0 +1,218 @@
+"""The words of a plan and of a problem fragment, before any plugin is asked.
+
+What an entry means (an objective's options, say) is checked when it is resolved; these models know the
+keys and the types. They are also the source of the JSON schema.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ..specs import Config, Train
+
+LABEL = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+Label = Annotated[str, Field(pattern=LABEL)]
+Want = Literal["lower", "higher", "keep"]
+
+
+class Compute(Config):
+    """Where and how cells run. Only `precision` can change a result."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """number format of the model's weights (bf16 keeps fp32 masters of what is trained)"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto = cuda when there is one"""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of each process (none = the library's choice)"""
+    executor: Literal["local"] = "local"
+    """where the processes run"""
+    workers: int = Field(default=1, ge=1)
+    """cells that run at the same time"""
+    eval_tokens: int = Field(default=2048, ge=16)
+    """tokens of one evaluation batch"""
+
+
+class GateWords(Config):
+    """One line of `expect`: a number of the results that must hold, else the run ends with exit code 5."""
+
+    problem: str
+    """label of a problem of this plan"""
+    arm: str
+    """name of an arm of this plan"""
+    metric: str
+    """metric entry of that problem"""
+    value: str | None = None
+    """value of the metric (none = the entry's headline, the first of `show`)"""
+    of: Literal["change", "after", "relative_change"] = "after"
+    """after = the score itself, change = after - before, relative_change = change / before"""
+    below: float | None = None
+    """the number must be smaller than this"""
+    above: float | None = None
+    """the number must be larger than this"""
+
+    @model_validator(mode="after")
+    def _bounded(self) -> GateWords:
+        if self.below is None and self.above is None:
+            raise ValueError("an expectation needs `below` or `above`")
+        return self
+
+
+class ModelWords(Config):
+    """A base model: exactly one of `asset`, `hf` and `path`."""
+
+    asset: str | None = None
+    """name in the registry (`unlearn-suite models list`)"""
+    hf: str | None = None
+    """id on the Hugging Face hub; needs `revision`"""
+    path: str | None = None
+    """folder of a Hugging Face checkpoint, from the plan's own folder"""
+    revision: str | None = None
+    """commit of the hub repository"""
+    trust_remote_code: bool = False
+    """run Python code that the model's repository brings"""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelWords:
+        given = [key for key in ("asset", "hf", "path") if getattr(self, key) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"a model is exactly one of `asset`, `hf` and `path`, found {found}")
+        if (self.hf is None) != (self.revision is None):
+            raise ValueError("`hf` needs `revision`, the commit to use, and only `hf` takes it")
+        return self
+
+
+class UseWords(Config):
+    """Something a plugin brings, with its options."""
+
+    use: str
+    """name, or distribution/name"""
+    options: dict[str, Any] | None = Field(default=None, alias="with")
+    """its options (`unlearn-suite plugins show NAME`)"""
+
+
+class StageWords(Train):
+    """An objective, its options, and how it trains."""
+
+    use: str
+    """objective name, or distribution/name"""
+    options: dict[str, Any] | None = Field(default=None, alias="with")
+    """its options (`unlearn-suite plugins show NAME`)"""
+
+
+class MetricWords(Config):
+    """A metric of a problem."""
+
+    name: Label | None = None
+    """label of the entry (none = the name in `use`)"""
+    use: str
+    """metric name, or distribution/name"""
+    data: str | None = None
+    """data role the metric reads; none for a metric that needs no data"""
+    options: dict[str, Any] | None = Field(default=None, alias="with")
+    """the metric's options"""
+    want: Want = "keep"
+    """where the value should go: lower or higher (forgetting), or keep"""
+    show: list[str] | None = Field(default=None, min_length=1)
+    """values for the summary table, the headline first (none = the metric's first value)"""
+
+
+class ArmWords(Config):
+    """What is compared: stages of objectives, or another arm with changes."""
+
+    stages: list[Any] | None = None
+    """objectives, trained one after the other; [] is the untouched model"""
+    like: str | None = None
+    """name of the arm to copy"""
+    changes: dict[str, Any] | None = Field(default=None, alias="set")
+    """changes to the copy, such as `0.with.block: 7` (stages count from 0)"""
+    only: list[str] | None = Field(default=None, min_length=1)
+    """labels of the problems this arm is for (none = all)"""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> ArmWords:
+        if (self.stages is None) == (self.like is None):
+            raise ValueError("an arm has either `stages` or `like`")
+        if self.changes is not None and self.like is None:
+            raise ValueError("`set` changes the arm named by `like`; there is none here")
+        return self
+
+
+class DefaultWords(Config):
+    """The arm a problem brings itself."""
+
+    stages: list[Any]
+    """objectives, trained one after the other"""
+
+
+class ProblemUseWords(Config):
+    """A problem that a plugin ships, with changes."""
+
+    use: str
+    """problem name, or distribution/name"""
+    label: Label | None = Field(default=None, alias="as")
+    """what it is called in the results (none = its name)"""
+    data: dict[str, Any] | None = None
+    """changes to its data roles, merged deeply; further roles"""
+    metrics: dict[str, Any] | None = None
+    """changes to its metric entries, by their names"""
+
+
+class _ProblemBody(Config):
+    summary: str = ""
+    """one sentence: what is forgotten and what is kept"""
+    data: dict[str, Any]
+    """role -> dataset or list of datasets"""
+    metrics: list[Any] = []  # noqa: RUF012 (pydantic copies it)
+    """metric entries"""
+    default: DefaultWords | None = None
+    """the arm to run when a plan names none"""
+
+
+class ProblemWords(_ProblemBody):
+    """A problem written in the plan itself."""
+
+    name: Label
+    """its label"""
+
+
+class FragmentWords(_ProblemBody):
+    """A problem that a plugin ships: a YAML file in its package."""
+
+    problem: Label
+    """its name"""
+
+
+class PlanWords(Config):
+    """A plan, version 1."""
+
+    plan: Literal[1]
+    """version of the format"""
+    name: Label | None = None
+    """name of the run directory (none = the file's name)"""
+    plugins: list[str] = []  # noqa: RUF012
+    """Python files with plugins of your own, from the plan's folder"""
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
+    """each cell runs once per seed"""
+    models: dict[str, Any] | None = Field(default=None, min_length=1)
+    """label -> base model (none = the embedded default model)"""
+    problems: list[Any] = Field(min_length=1)
+    """what is to be forgotten: problem names, or problems written out"""
+    arms: dict[str, Any] | None = Field(default=None, min_length=1)
+    """what is compared on every problem (none = the base model and each problem's default arm)"""
+    metrics: list[Any] = []  # noqa: RUF012
+    """metric entries added to every problem"""
+    compute: Compute = Compute()
+    """where and how to run"""
+    expect: list[Any] = []  # noqa: RUF012
+    """what must hold in the results"""
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: list[int]) -> list[int]:
+        twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+        if twice:
+            raise ValueError(f"seed {twice[0]} is listed twice")
+        return seeds

@@ -1,0 +1,93 @@
+"""A resolved plan as YAML again: every default written out, and itself a plan that loads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+from .model import DataUse, MetricUse, Plan, Problem, Stage
+from .text import add_resolvers
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what either YAML 1.1 or 1.2 would not read back as text; writes short lists on one line."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+add_resolvers(_Dumper)
+
+
+def _sequence(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
+    simple = not any(isinstance(item, dict | list) for item in items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=simple)
+
+
+_Dumper.add_representer(list, _sequence)
+
+
+def dump_resolved(plan: Plan) -> str:
+    """The plan with nothing left to default. Loading the text again gives the same cells."""
+    return yaml.dump(resolved(plan), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def resolved(plan: Plan) -> dict[str, Any]:
+    """The same as plain JSON-able data."""
+    own_arms = all(arm.stages is not None for arm in plan.arms)
+    shown: dict[str, Any] = {"plan": 1, "name": plan.name}
+    if plan.plugins:
+        shown["plugins"] = [str(file) for file in plan.plugins]
+    shown["seeds"] = list(plan.seeds)
+    shown["models"] = {model.label: dict(model.ref) for model in plan.models}
+    shown["problems"] = [_problem(problem, with_default=not own_arms) for problem in plan.problems]
+    if own_arms:
+        shown["arms"] = {arm.name: _arm(arm.stages or (), arm.only) for arm in plan.arms}
+    shown["compute"] = plan.compute.model_dump(mode="json")
+    if plan.gates:
+        keys = ("problem", "arm", "metric", "value", "of", "below", "above")
+        gates = [{key: getattr(gate, key) for key in keys} for gate in plan.gates]
+        shown["expect"] = [{key: value for key, value in gate.items() if value is not None} for gate in gates]
+    return shown
+
+
+def _problem(problem: Problem, *, with_default: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = {"name": problem.label, "summary": problem.summary}
+    shown["data"] = {role: _data(uses) for role, uses in problem.data.items()}
+    shown["metrics"] = [_metric(metric) for metric in problem.metrics]
+    if with_default and problem.default is not None:
+        shown["default"] = {"stages": _stages(problem.default)}
+    return shown
+
+
+def _data(uses: tuple[DataUse, ...]) -> Any:
+    shown = [{"use": use.entry.qualified, "with": use.config.model_dump(mode="json")} for use in uses]
+    return shown[0] if len(shown) == 1 else shown
+
+
+def _metric(metric: MetricUse) -> dict[str, Any]:
+    return {
+        "name": metric.name,
+        "use": metric.entry.qualified,
+        **({"data": metric.data} if metric.data is not None else {}),
+        "with": metric.config.model_dump(mode="json"),
+        "want": metric.want,
+        "show": list(metric.show),
+    }
+
+
+def _arm(stages: Iterable[Stage], only: tuple[str, ...] | None) -> dict[str, Any]:
+    return {"stages": _stages(stages), **({"only": list(only)} if only is not None else {})}
+
+
+def _stages(stages: Iterable[Stage]) -> list[dict[str, Any]]:
+    return [
+        {
+            "use": stage.entry.qualified,
+            **stage.train.model_dump(mode="json"),
+            "with": stage.config.model_dump(mode="json"),
+        }
+        for stage in stages
+    ]
