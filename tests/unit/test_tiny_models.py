@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from unlearn_suite.testing.tiny import ARCHITECTURES, VOCAB_SIZE, save_tiny, tiny_model, tiny_tokenizer
 
 
