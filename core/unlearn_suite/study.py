@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from . import __version__
+from .errors import PluginError, SuiteError
+from .plan.model import Arm, DataUse, EntryLike, MetricUse, Model, Plan, Problem, Stage
+from .specs import Config
+
 Json = dict[str, Any]
+Identity = Callable[[Mapping[str, Any]], str]
+LoadTarget = Callable[[str], Any]
+HOST = "unlearn-suite"
+# A checkpoint's spacing never changes a result: a resumed run ends with the same bits.
+HARMLESS_TRAIN_KEYS = ("save_every",)
 
 
 def canonical(value: Any) -> str:
@@ -62,3 +75,169 @@ class Cell:
     def from_json(cls, data: Mapping[str, Any]) -> Cell:
         """The cell of a cell.json. Raises KeyError when a field is missing; ignores unknown ones."""
         return cls(**{field.name: data[field.name] for field in fields(cls)})
+
+
+def build_cells(plan: Plan, *, identity: Identity, load_target: LoadTarget) -> list[Cell]:
+    """All cells of a plan, in the order to run them: the base model of each problem and model first.
+
+    `identity` gives the content id of a model reference; `load_target` imports "package.module:name".
+    Raises SuiteError when a model or a dataset cannot be identified.
+    """
+    study = _Study(plan, identity, load_target)
+    return list(study.cells())
+
+
+class _Study:
+    """Remembers what is dear to compute: model identities, dataset fingerprints, hashes of files."""
+
+    def __init__(self, plan: Plan, identity: Identity, load_target: LoadTarget) -> None:
+        self.plan = plan
+        self.load_target = load_target
+        self._models = {model.label: identity(model.ref) for model in plan.models}
+        self._fingerprints: dict[str, str] = {}
+        self._files: dict[Path, str] = {}
+
+    def cells(self) -> Iterator[Cell]:
+        for problem in self.plan.problems:
+            arms = [arm for arm in self.plan.arms if arm.applies_to(problem)]
+            base = [arm for arm in arms if not arm.stages_for(problem)]
+            trained = [arm for arm in arms if arm.stages_for(problem)]
+            for model in self.plan.models:
+                for arm in base:
+                    yield self._cell(problem, model, arm, self.plan.seeds[0])
+                for seed in self.plan.seeds:
+                    for arm in trained:
+                        yield self._cell(problem, model, arm, seed)
+
+    def _cell(self, problem: Problem, model: Model, arm: Arm, seed: int) -> Cell:
+        data = {role: [self._data(use) for use in uses] for role, uses in problem.data.items()}
+        sources = {
+            role: [self._data_identity(use, shown) for use, shown in zip(uses, data[role], strict=True)]
+            for role, uses in problem.data.items()
+        }
+        stages = arm.stages_for(problem)
+        metrics = [self._metric(use, self._models[model.label], sources, seed) for use in problem.metrics]
+        uses = [use.entry for group in problem.data.values() for use in group]
+        entries = [*uses, *(stage.entry for stage in stages), *(use.entry for use in problem.metrics)]
+        plugins = {HOST: __version__, **{entry.distribution: entry.version for entry in entries}}
+        precision = self.plan.compute.precision
+        matter = {
+            "model": self._models[model.label],
+            "data": sources,
+            "stages": [self._stage_identity(stage) for stage in stages],
+            "metrics": {metric["name"]: metric["key"] for metric in metrics},
+            "precision": precision,
+            "seed": seed,
+            "plugins": plugins,
+        }
+        return Cell(
+            id=digest(matter, 10),
+            problem=problem.label,
+            model=model.label,
+            arm=arm.name,
+            seed=seed,
+            model_ref=dict(model.ref),
+            data=data,
+            stages=[_stage(stage) for stage in stages],
+            metrics=metrics,
+            precision=precision,
+            compute=self.plan.compute.model_dump(mode="json"),
+            plugins=dict(sorted(plugins.items())),
+            summary={"problem": problem.summary, "source": problem.source},
+        )
+
+    def _data(self, use: DataUse) -> Json:
+        options = use.config.model_dump(mode="json")
+        key = canonical([use.entry.qualified, options])
+        if key not in self._fingerprints:
+            self._fingerprints[key] = _of_plugin(use.entry, lambda: self._fingerprint(use))
+        return {"use": use.entry.qualified, "with": options, "fingerprint": self._fingerprints[key]}
+
+    def _fingerprint(self, use: DataUse) -> str:
+        if use.spec.fingerprint:
+            return str(self.load_target(use.spec.fingerprint)(use.config))
+        examples: Sequence[Any] = self.load_target(use.spec.load)(use.config)
+        return digest([to_jsonable_python(asdict(example)) for example in examples])
+
+    def _data_identity(self, use: DataUse, shown: Json) -> Json:
+        """What of a dataset can change a result: not where its files lie, the fingerprint knows them."""
+        options = self._options(use.config, lambda path: "")
+        return {"use": shown["use"], "with": options, "fingerprint": shown["fingerprint"]}
+
+    def _stage_identity(self, stage: Stage) -> Json:
+        train = stage.train.model_dump(mode="json")
+        kept = {key: value for key, value in train.items() if key not in HARMLESS_TRAIN_KEYS}
+        return {"use": stage.entry.qualified, "with": self._options(stage.config, self._file), "train": kept}
+
+    def _metric(self, use: MetricUse, model: str, sources: Mapping[str, Any], seed: int) -> Json:
+        """A metric entry; its key names the base model's scores and is equal only if they are."""
+        matter = {
+            "model": model,
+            "use": use.entry.qualified,
+            "with": self._options(use.config, self._file),
+            "data": sources[use.data] if use.data is not None else None,
+            "precision": self.plan.compute.precision,
+            "versions": [__version__, use.entry.version],
+            **({"seed": seed} if use.spec.sampled else {}),
+        }
+        return {
+            "name": use.name,
+            "use": use.entry.qualified,
+            "with": use.config.model_dump(mode="json"),
+            "data": use.data,
+            "want": use.want,
+            "show": list(use.show),
+            "key": digest(matter, 16),
+        }
+
+    def _options(self, config: Config, on_path: Callable[[Path], str]) -> Any:
+        """Options as JSON, each path replaced by what `on_path` says of it."""
+
+        def replaced(value: Any) -> Any:
+            if isinstance(value, Path):
+                return on_path(value)
+            if isinstance(value, dict):
+                return {str(key): replaced(item) for key, item in value.items()}
+            if isinstance(value, list | tuple):
+                return [replaced(item) for item in value]
+            return to_jsonable_python(value)
+
+        return replaced(config.model_dump())
+
+    def _file(self, path: Path) -> str:
+        """The content hash of a file, or of everything in a folder."""
+        if path not in self._files:
+            self._files[path] = content_hash(path)
+        return self._files[path]
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, or of the names and bytes of all files in a folder."""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return digest([[file.relative_to(path).as_posix(), content_hash(file)] for file in files])
+
+
+def _stage(stage: Stage) -> Json:
+    return {
+        "use": stage.entry.qualified,
+        "with": stage.config.model_dump(mode="json"),
+        "train": stage.train.model_dump(mode="json"),
+    }
+
+
+def _of_plugin(entry: EntryLike, call: Callable[[], str]) -> str:
+    """The call's result; whatever a plugin's own code raises becomes that plugin's error."""
+    try:
+        return call()
+    except SuiteError:
+        raise
+    except PydanticSerializationError as error:
+        message = f"dataset {entry.qualified!r} has an example whose `meta` is not plain data: {error}"
+        raise PluginError(message, code="plugin-data", where=entry.distribution) from error
+    except Exception as error:
+        message = f"dataset {entry.qualified!r} raised {type(error).__name__}: {error}"
+        hint = "see its options and files; --debug shows the traceback"
+        raise PluginError(message, code="plugin-raised", where=entry.distribution, hint=hint) from error
