@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ...evaluate.metric import Metric, Row
 from ...specs import Config, Example, MetricSpec, ValueSpec
+from .cloze import answer_of, join
 
 if TYPE_CHECKING:
     from ...evaluate.model import EvalModel
@@ -19,6 +20,8 @@ class PerplexityConfig(Config):
 
     max_tokens: int | None = Field(None, ge=1)
     """tokens of each text that are scored (none = all); bounds the time. Not used for text after a prompt"""
+    separator: str = " "
+    """put between prompt and text where neither brings white space of its own"""
 
 
 class Perplexity(Metric[PerplexityConfig]):
@@ -34,7 +37,7 @@ class Perplexity(Metric[PerplexityConfig]):
                 strict=True,
             )
         )
-        pairs = [(e.prompt, e.text) for e in prompted]
+        pairs = [(e.prompt, join(e.prompt, answer_of(e), self.config.separator)) for e in prompted]
         scores.update(zip((e.id for e in prompted), model.logprobs(pairs), strict=True))
         for example in examples:
             tokens = len(scores[example.id].tokens)
