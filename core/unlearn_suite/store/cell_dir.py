@@ -1,0 +1,192 @@
+"""One cell on disk: what it is, how far it is, its curve, its scores, its patch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ..errors import PrerequisiteError
+from .atomic import Json, append_jsonl, disk_errors, jsonl_bytes, read_json, read_jsonl, write_bytes, write_json
+
+_SCORE_FIELDS = ("id", "group", "unit", "weight", "values")
+
+
+class CellDir:
+    """`cells/<folder>/` of a run. Any number may read it; one process at a time writes it (see `lock`)."""
+
+    def __init__(self, path: Path, on_torn: Callable[[str], None] | None = None) -> None:
+        self.path = path
+        self._on_torn = on_torn
+
+    def __repr__(self) -> str:
+        return f"CellDir({str(self.path)!r})"
+
+    @property
+    def patch_path(self) -> Path:
+        return self.path / "patch.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.path / "artifacts"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Own the cell. Raises `PrerequisiteError` at once when another process does."""
+        from filelock import FileLock, Timeout
+
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(self.path / ".lock", timeout=0).acquire()
+        except Timeout:
+            raise PrerequisiteError(
+                "another process is working on this cell",
+                code="cell-locked",
+                where=str(self.path),
+                hint="wait until it ends, or end it, then run the same command again",
+            ) from None
+        with lock:
+            yield
+
+    # --- what it is and how far it is
+
+    @property
+    def cell(self) -> Json:
+        """The content of cell.json."""
+        data: Json = read_json(self.path / "cell.json")
+        return data
+
+    def write_cell(self, cell: Mapping[str, Any]) -> None:
+        """Write cell.json unless it says the same already."""
+        path = self.path / "cell.json"
+        if not path.exists() or read_json(path) != cell:
+            write_json(path, dict(cell))
+
+    @property
+    def status(self) -> Json:
+        """The content of status.json; {"state": "pending"} when there is none (or a power failure emptied it)."""
+        try:
+            data: Json = read_json(self.path / "status.json")
+        except (FileNotFoundError, PrerequisiteError):
+            return {"state": "pending"}
+        return data
+
+    def set_status(self, **fields: Any) -> Json:
+        """Merge `fields` into status.json and return it whole."""
+        status = {**self.status, **fields}
+        # a step counter is written every step and may be lost with the power; a state may not
+        write_json(self.path / "status.json", status, durable="state" in fields)
+        return status
+
+    def products(self) -> list[str]:
+        """Relative paths of the files that make this cell's result: scores, samples, patch."""
+        found = [
+            *self.path.glob("scores/*.jsonl"),
+            *self.path.glob("samples/*.jsonl"),
+            *self.path.glob("*.safetensors"),
+        ]
+        return sorted(path.relative_to(self.path).as_posix() for path in found)
+
+    def missing(self) -> list[str]:
+        """Files that status.json lists as this cell's result and that are not there any more."""
+        return [name for name in self.status.get("files", []) if not (self.path / name).exists()]
+
+    def write_error(self, text: str) -> Path:
+        """Keep a traceback in error.txt, away from the console."""
+        path = self.path / "error.txt"
+        write_bytes(path, text.encode("utf-8", "backslashreplace"))
+        return path
+
+    # --- curve
+
+    def append_scalars(self, stage: int, step: int, scalars: Mapping[str, float]) -> None:
+        """One row of scalars.jsonl. `step` counts from 0 within the stage."""
+        append_jsonl(self.path / "scalars.jsonl", {"stage": stage, "step": step, "scalars": dict(scalars)})
+
+    def scalars(self) -> list[Json]:
+        """Rows {"stage", "step", "scalars"} in the order of training."""
+        return read_jsonl(self.path / "scalars.jsonl", self._on_torn)
+
+    def truncate_scalars(self, stage: int, step: int) -> None:
+        """Drop rows at or after (stage, step): they are about to be computed again."""
+        path = self.path / "scalars.jsonl"
+        if not path.exists():
+            return
+        rows = self.scalars()
+        kept = [row for row in rows if (row["stage"], row["step"]) < (stage, step)]
+        if len(kept) < len(rows):
+            write_bytes(path, jsonl_bytes(kept))
+
+    # --- scores
+
+    def scores_path(self, entry: str) -> Path:
+        return self.path / "scores" / f"{file_name(entry)}.jsonl"
+
+    def samples_path(self, entry: str) -> Path:
+        return self.path / "samples" / f"{file_name(entry)}.jsonl"
+
+    def write_scores(
+        self, entry: str, rows: Sequence[Mapping[str, Any]], samples: Sequence[Mapping[str, Any]] | None = None
+    ) -> None:
+        """Write all rows of a metric entry at once; the scores file exists only when they are complete.
+
+        A row is a metric's `Row` as a dict (id, values, weight, group, unit, sample). Without `samples`
+        the rows' own non-empty samples are taken.
+        """
+        if samples is None:
+            samples = [{"id": row["id"], **row["sample"]} for row in rows if row.get("sample")]
+        scores = [{**_score_row(row), "values": dict(row["values"])} for row in rows]
+        write_bytes(self.samples_path(entry), jsonl_bytes(samples))
+        write_bytes(self.scores_path(entry), jsonl_bytes(scores))
+        self._add_scored(entry)
+
+    def has_scores(self, entry: str) -> bool:
+        return self.scores_path(entry).exists()
+
+    def scores(self, entry: str) -> list[Json]:
+        """Rows {"id", "group", "unit", "weight", "values"}; [] when the entry is not scored."""
+        return read_jsonl(self.scores_path(entry), self._on_torn)
+
+    def samples(self, entry: str) -> list[Json]:
+        """Rows {"id", ...texts}; [] when the metric gives none."""
+        return read_jsonl(self.samples_path(entry), self._on_torn)
+
+    def copy_shared(self, entry: str, key: str) -> bool:
+        """Take the base model's scores of `key` over as this entry's. False when nobody has computed them."""
+        shared = self._shared(key)
+        if not (shared / "rows.jsonl").exists():
+            return False
+        write_bytes(self.samples_path(entry), (shared / "samples.jsonl").read_bytes())
+        write_bytes(self.scores_path(entry), (shared / "rows.jsonl").read_bytes())
+        self._add_scored(entry)
+        return True
+
+    def publish_shared(self, entry: str, key: str) -> None:
+        """Offer this entry's scores to all cells whose entry has the same key. Hold `RunDir.shared_lock(key)`."""
+        shared = self._shared(key)
+        write_bytes(shared / "samples.jsonl", self.samples_path(entry).read_bytes())
+        write_bytes(shared / "rows.jsonl", self.scores_path(entry).read_bytes())
+
+    def _shared(self, key: str) -> Path:
+        return self.path.parent.parent / "shared" / "scores" / file_name(key)
+
+    def _add_scored(self, entry: str) -> None:
+        scored = [name for name in self.status.get("scored", []) if name != entry]
+        self.set_status(scored=[*scored, entry])
+
+
+def file_name(label: str) -> str:
+    """A label as one portable file name; different labels give different names."""
+    return quote(label, safe="+,=@ ").replace("~", "%7E")
+
+
+def _score_row(row: Mapping[str, Any]) -> Json:
+    filled = {"group": "", "unit": "", "weight": 1.0, **row}
+    return {name: filled[name] for name in _SCORE_FIELDS}
