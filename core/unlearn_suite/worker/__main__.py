@@ -1,0 +1,33 @@
+"""`python -m unlearn_suite.worker RUN_DIR CELL_ID [--plugin FILE]...`: one cell in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    """Exit code as the CLI's: 0 when the cell is done."""
+    from ..plugins import load_catalog
+    from ..runner import run_cells
+    from ..runner.progress import PlainProgress
+    from ..store import RunDir
+    from ..study import Cell
+
+    parser = argparse.ArgumentParser(prog="unlearn_suite.worker")
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("cell_id")
+    parser.add_argument("--plugin", type=Path, action="append", default=[])
+    arguments = parser.parse_args()
+    from .execute import execute
+
+    run = RunDir.attach(arguments.run_dir)
+    cell_dir = next(c for c in run.cells() if c.cell["id"] == arguments.cell_id)
+    cell = Cell.from_json(cell_dir.cell)
+    catalog = load_catalog(arguments.plugin)
+    return int(run_cells([cell], run, execute, catalog=catalog, workers=1, progress=PlainProgress(sys.stdout)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

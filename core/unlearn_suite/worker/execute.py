@@ -1,0 +1,77 @@
+"""One cell from start to end. Every finished part is on disk before the next begins, so any kill is resumable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ..errors import SuiteError
+from .inputs import Inputs
+from .loaded import LoadedModel, borrowed_model
+from .scoring import score_cell
+from .training import train_cell
+
+if TYPE_CHECKING:
+    from ..plugins import Catalog
+    from ..runner.progress import Progress
+    from ..store import CellDir, RunDir
+    from ..study import Cell
+
+
+class Interrupted(KeyboardInterrupt):
+    """A stop was asked for and everything is saved."""
+
+
+def execute(cell: Cell, cell_dir: CellDir, catalog: Catalog, run: RunDir, progress: Progress) -> None:
+    """Train (unless the patch is there) and score (what is not scored yet).
+
+    Raises `SuiteError` for what the user can mend, `KeyboardInterrupt` after a requested stop.
+    """
+    clock = _Clock(cell_dir)
+    inputs = Inputs(cell, catalog)
+    with clock("load"):
+        inputs.load(progress)
+    with clock("model"), _named(cell):
+        progress.begin("loading the model", None)
+        model = borrowed_model(cell, progress)
+        progress.end()
+    with model as loaded, _named(cell):
+        with clock("train"):
+            finished = train_cell(cell, cell_dir, catalog, run, progress, inputs, loaded)
+        if not finished:
+            raise Interrupted
+        with clock("score"):
+            if not score_cell(cell, cell_dir, catalog, run, progress, inputs, loaded):
+                raise Interrupted
+
+
+@contextmanager
+def _named(cell: Cell) -> Iterator[None]:
+    """A SuiteError without a place gets the cell as its place."""
+    try:
+        yield
+    except SuiteError as error:
+        error.where = error.where or cell.folder
+        raise
+
+
+class _Clock:
+    """Seconds by phase, added up over interruptions, in status.json."""
+
+    def __init__(self, cell_dir: CellDir) -> None:
+        self.cell_dir = cell_dir
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            known: Mapping[str, float] = self.cell_dir.status.get("seconds") or {}
+            total = known.get(phase, 0.0) + time.monotonic() - start
+            self.cell_dir.set_status(seconds={**known, phase: round(total, 2)})
+
+
+__all__ = ["LoadedModel", "execute"]

@@ -1,0 +1,52 @@
+"""A cell's data: every role's examples, loaded once per process and dataset configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import PrerequisiteError
+from ..plugins import blame, load_target
+from ..specs import Example
+from ..study import canonical
+
+if TYPE_CHECKING:
+    from ..plugins import Catalog
+    from ..runner.progress import Progress
+    from ..study import Cell
+
+_loaded: dict[str, tuple[Example, ...]] = {}
+
+
+class Inputs:
+    """Examples by role. A role of several datasets is their concatenation."""
+
+    def __init__(self, cell: Cell, catalog: Catalog) -> None:
+        self.cell = cell
+        self.catalog = catalog
+        self.roles: dict[str, tuple[Example, ...]] = {}
+
+    def load(self, progress: Progress) -> None:
+        """Raises `PluginError` when a dataset's code fails, `PrerequisiteError` when a role is empty."""
+        progress.begin("loading data", len(self.cell.data))
+        for done, (role, sources) in enumerate(self.cell.data.items(), start=1):
+            examples = tuple(e for source in sources for e in self._source(source))
+            if not examples:
+                raise PrerequisiteError(
+                    f"the data role {role!r} has no examples",
+                    code="empty-role",
+                    where=self.cell.folder,
+                    hint="check the dataset's options (a subject, a part, a filter)",
+                )
+            self.roles[role] = examples
+            progress.update(done)
+        progress.end()
+
+    def _source(self, source: Mapping[str, Any]) -> Sequence[Example]:
+        key = canonical([source["use"], source["with"], source.get("fingerprint", "")])
+        if key not in _loaded:
+            entry = self.catalog.find("dataset", source["use"])
+            with blame(entry):
+                config = entry.spec.config(**source["with"])
+                _loaded[key] = tuple(load_target(entry.spec.load)(config))
+        return _loaded[key]

@@ -1,0 +1,78 @@
+"""The model in memory: loaded once per process, lent to one cell after another, always given back as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .. import models
+from ..errors import PrerequisiteError
+from ..study import canonical
+
+if TYPE_CHECKING:
+    from ..runner.progress import Progress
+    from ..study import Cell
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass
+class LoadedModel:
+    """`originals`: base values of every tensor that has been changed since the model was lent."""
+
+    model: Any
+    tokenizer: Any
+    device: torch.device
+    originals: dict[str, Tensor] = field(default_factory=dict)
+
+    def restore(self) -> None:
+        """Put the base weights back, bit for bit."""
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in self.originals.items():
+                parameters[name].copy_(tensor)
+                parameters[name].grad = None
+        self.originals.clear()
+
+
+_held: dict[str, LoadedModel] = {}
+
+
+@contextmanager
+def borrowed_model(cell: Cell, progress: Progress) -> Iterator[LoadedModel]:
+    """The cell's base model. Another model than the last one replaces it in memory."""
+    loaded = _load(cell, progress)
+    try:
+        yield loaded
+    finally:
+        loaded.restore()
+
+
+def _load(cell: Cell, progress: Progress) -> LoadedModel:
+    if threads := cell.compute.get("threads"):
+        torch.set_num_threads(int(threads))
+    device = _device(str(cell.compute.get("device", "auto")))
+    key = canonical([cell.model_ref, cell.precision, str(device)])
+    if key not in _held:
+        _held.clear()
+        model, tokenizer = models.load(cell.model_ref, DTYPES[cell.precision], device, say=progress.say)
+        _held[key] = LoadedModel(model, tokenizer, device)
+    return _held[key]
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise PrerequisiteError(
+            "the plan asks for cuda and torch finds no CUDA device",
+            code="device",
+            where="compute.device",
+            hint="set compute.device to auto or cpu, or install a CUDA build of torch",
+        )
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

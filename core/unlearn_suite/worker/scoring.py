@@ -1,0 +1,76 @@
+"""A cell's metric entries. The untouched model's scores are computed once and shared by all cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ..evaluate.model import EvalModel
+from ..evaluate.score import score_entry
+from ..plugins import blame, load_target
+
+if TYPE_CHECKING:
+    from ..plugins import Catalog
+    from ..runner.progress import Progress
+    from ..store import CellDir, RunDir
+    from ..study import Cell
+    from .inputs import Inputs
+    from .loaded import LoadedModel
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def score_cell(
+    cell: Cell,
+    cell_dir: CellDir,
+    catalog: Catalog,
+    run: RunDir,
+    progress: Progress,
+    inputs: Inputs,
+    loaded: LoadedModel,
+) -> bool:
+    """Score what is not scored yet. False when a stop was asked for between two entries."""
+    model = EvalModel(
+        loaded.model,
+        loaded.tokenizer,
+        device=loaded.device,
+        batch_tokens=int(cell.compute.get("eval_tokens") or 2048),
+    )
+    for entry in cell.metrics:
+        if cell_dir.has_scores(entry["name"]):
+            continue
+        if progress.stop_requested():
+            return False
+        if cell.is_base:
+            with run.shared_lock(entry["key"]):
+                if not cell_dir.copy_shared(entry["name"], entry["key"]):
+                    _score(entry, cell, cell_dir, catalog, progress, inputs, model)
+                    cell_dir.publish_shared(entry["name"], entry["key"])
+        else:
+            _score(entry, cell, cell_dir, catalog, progress, inputs, model)
+        catalog.notify(
+            "on_scores", cell=cell.to_json(), metric=entry["name"], rows=list(cell_dir.scores(entry["name"]))
+        )
+    return True
+
+
+def _score(
+    entry: Mapping[str, Any],
+    cell: Cell,
+    cell_dir: CellDir,
+    catalog: Catalog,
+    progress: Progress,
+    inputs: Inputs,
+    model: EvalModel,
+) -> None:
+    found = catalog.find("metric", entry["use"])
+    with blame(found):
+        metric = load_target(found.spec.load)(found.spec.config(**entry["with"]))
+    examples = inputs.roles[entry["data"]] if entry.get("data") else ()
+    progress.begin(f"scoring {entry['name']}", len(examples) or None)
+    rows = score_entry(
+        entry, metric, model, examples, cell.seed, spec=found.spec, done=lambda done, _: progress.update(done)
+    )
+    cell_dir.write_scores(entry["name"], [asdict(row) for row in rows])
+    progress.end()

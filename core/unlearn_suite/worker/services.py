@@ -1,0 +1,58 @@
+"""What the host lends to an objective: sampling from the model as it is now, and a memory on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..evaluate.model import EvalModel
+from ..store.atomic import write_json
+from ..study import digest
+
+if TYPE_CHECKING:
+    from ..runner.progress import Progress
+    from ..store import RunDir
+    from ..study import Cell
+    from .loaded import LoadedModel
+
+
+class StageServices:
+    """`engine.context.Services` for one stage of one cell."""
+
+    def __init__(self, cell: Cell, stage: int, run: RunDir, loaded: LoadedModel, progress: Progress) -> None:
+        self._run = run
+        self._loaded = loaded
+        self._progress = progress
+        earlier = {"stages": cell.stages[:stage], "seed": cell.seed} if stage else {}
+        self._weights = {"model": cell.model_ref, "precision": cell.precision, **earlier}
+
+    def sample(
+        self, prompts: Sequence[str], *, n: int, max_new_tokens: int, temperature: float, top_p: float, seed: int
+    ) -> list[list[str]]:
+        model = EvalModel(self._loaded.model, self._loaded.tokenizer, device=self._loaded.device)
+        self._progress.begin("sampling from the model", len(prompts) * n)
+        model.progress = lambda done, _: self._progress.update(done)
+        texts = model.generate(
+            prompts, max_new_tokens=max_new_tokens, n=n, temperature=temperature, top_p=top_p, seed=seed
+        )
+        self._progress.end()
+        return texts
+
+    def memo(self, name: str, key: Any, build: Callable[[], Any]) -> Any:
+        identity = digest({"name": name, "key": key, **self._weights}, 20)
+        path = Path(self._run.path) / "shared" / "memo" / f"{name}-{identity}.json"
+        with self._run.shared_lock(identity):
+            if path.exists():
+                return json.loads(path.read_text(encoding="utf-8"))
+            value = build()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, value)
+            return value
+
+    def say(self, text: str) -> None:
+        self._progress.say(text)
+
+    def warn(self, text: str) -> None:
+        self._progress.warn(text)

@@ -1,0 +1,91 @@
+"""The labelled text a run's probes are fitted on: on-policy continuations, or the problem's own roles."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unlearn_suite import Example, StageContext, TrainingError
+
+from ..metrics.scorers import make_scorer
+from .config import ProbeDirectionsConfig
+
+FEWEST = 20
+"""examples of each class below which probes cannot be fitted"""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Toxic (1) and benign (0) examples, each split by prompt into train and validation."""
+
+    toxic: list[Example]
+    benign: list[Example]
+    toxic_val: list[Example]
+    benign_val: list[Example]
+    source: str
+
+
+def build(ctx: StageContext, config: ProbeDirectionsConfig) -> Corpus:
+    """Raises `TrainingError` when a class has too few examples."""
+    prompts = [e for e in ctx.examples.get("prompts", ()) if e.prompt]
+    if config.source == "on-policy" and prompts:
+        toxic, benign = _on_policy(ctx, config, prompts)
+        source = "on-policy"
+    else:
+        toxic = [e.example for e in ctx.roles["forget"].encoded]
+        benign = [e.example for e in ctx.roles["retain"].encoded]
+        source = "static"
+    parts = [*_split(toxic), *_split(benign)]
+    if min(len(toxic), len(benign)) < FEWEST or not all(parts):
+        raise TrainingError(
+            f"only {len(toxic)} toxic and {len(benign)} benign texts to fit probes on; {FEWEST} of each are needed",
+            code="too-few-probe-texts",
+            hint="give more prompts or samples, or lower toxic_from",
+        )
+    return Corpus(parts[0], parts[2], parts[1], parts[3], source)
+
+
+def _on_policy(
+    ctx: StageContext, config: ProbeDirectionsConfig, prompts: Sequence[Example]
+) -> tuple[list[Example], list[Example]]:
+    texts = ctx.services.memo(
+        "on-policy",
+        {
+            "prompts": [e.prompt for e in prompts],
+            "n": config.samples,
+            "tokens": config.max_new_tokens,
+            "top_p": config.top_p,
+        },
+        lambda: ctx.services.sample(
+            [e.prompt for e in prompts],
+            n=config.samples,
+            max_new_tokens=config.max_new_tokens,
+            temperature=1.0,
+            top_p=config.top_p,
+            seed=0,
+        ),
+    )
+    scorer = make_scorer(config.scorer)
+    toxic: list[Example] = []
+    benign: list[Example] = []
+    for prompt, outputs in zip(prompts, texts, strict=True):
+        for i, (text, score) in enumerate(zip(outputs, scorer.score(outputs), strict=True)):
+            if len(text.split()) < 3:
+                continue
+            example = Example(f"{prompt.id}#{i}", text, prompt.prompt, unit=prompt.unit or prompt.id)
+            if score >= config.toxic_from:
+                toxic.append(example)
+            elif score <= config.benign_to:
+                benign.append(example)
+    return toxic, benign
+
+
+def _split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """70 / 30 by prompt, fixed by hash."""
+    train: list[Example] = []
+    val: list[Example] = []
+    for example in examples:
+        bucket = hashlib.sha256((example.unit or example.id).encode()).digest()[0]
+        (train if bucket < 179 else val).append(example)
+    return train, val
