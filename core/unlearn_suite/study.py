@@ -39,8 +39,9 @@ class Cell:
     """One problem x model x arm x seed, with every option resolved. JSON-able: it is cell.json.
 
     `data`: role -> [{"use", "with", "fingerprint"}]; `stages`: [{"use", "with", "train"}];
-    `metrics`: [{"name", "use", "with", "data", "want", "show", "key"}], `key` naming the scores of the
-    base model, which all cells with an equal key share. `use` is always "distribution/name".
+    `metrics`: [{"name", "use", "with", "data", "want", "show", "key", "summary", "values"}], `key` naming
+    the scores of the base model, which all cells with an equal key share, and `values` holding each
+    value's `ValueSpec`. `use` is always "distribution/name".
     `compute` never changes a result. `plugins` maps each distribution that is used to its version.
     """
 
@@ -188,6 +189,8 @@ class _Study:
             "want": use.want,
             "show": list(use.show),
             "key": digest(matter, 16),
+            "summary": use.spec.summary,
+            "values": {name: asdict(value) for name, value in use.spec.values.items()},
         }
 
     def _options(self, config: Config, on_path: Callable[[Path], str]) -> Any:

@@ -117,7 +117,7 @@ def _note_unexpected(details: list[Detail], root: Node, path: tuple[str | int, .
     hint = ""
     if isinstance(node.value, str):
         options = [word for detail in details for word in re.findall(r"'([^']*)'", _expected(detail))]
-        hint = suggest(node.value, options)
+        hint = suggest(node.value, options) or ("for nothing write null" if node.value.lower() == "none" else "")
     elif wanted == ["text"] and isinstance(node.value, bool | int | float):
         hint = "put it in quotes"
     message = f"{_name(path)}expected {' or '.join(wanted)}, found {node.kind()}"

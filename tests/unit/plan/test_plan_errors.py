@@ -117,6 +117,8 @@ def test_models(write: Callable[[str], Path], catalog: object, model: str, line:
         ("{use: rmu, with: {block: 7, steps: 3}}", "4:45: 'steps' is no option of the objective (write it beside "
          "`use`)"),
         ("{use: rmu, with: {block: 7}, lr: 0}", "4:50: 'lr': expected a number above 0, found 0"),
+        ("{use: rmu, with: {block: 7}, clip: none}", "4:52: 'clip': expected a number, found the text 'none' (for "
+         "nothing write null)"),
         ("{use: rmu, with: {block: 7}, stpes: 5}", "4:46: unknown key 'stpes' (did you mean 'steps'?)"),
         ("{use: probe}", "4:23: 'probe' needs the data role 'prompts', which problem 'everyday' lacks (problem "
          "'everyday' has: forget, retain)"),

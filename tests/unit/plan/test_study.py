@@ -81,6 +81,7 @@ def test_a_cell_holds_everything_resolved_and_goes_through_json(build: Build) ->
         ("recall", "forget", "lower", ["nll", "exact"]),
         ("sampled", "retain", "keep", ["mean"]),
     ]
+    assert cell.metrics[0]["values"]["nll"]["summary"] == "NLL"
     assert cell.plugins["fake"] == "1.0"
     assert set(cell.plugins) == {"fake", "unlearn-suite"}
     again = Cell.from_json(json.loads(json.dumps(cell.to_json())))
