@@ -16,8 +16,8 @@ from torch import Tensor
 
 from .forward import Forward, pad, shareable
 
-NUCLEUS = 256
-"""candidates looked at before a full sort; exact, since rows whose nucleus is wider are sorted whole"""
+CANDIDATES = (256, 4096)
+"""most probable tokens looked at before all are sorted; exact, since a wider nucleus gets the next number"""
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,26 @@ def choose(logits_nv: Tensor, u_n: Tensor, temperature: float, top_p: float) -> 
     """
     if temperature == 0:
         return logits_nv.argmax(dim=1)
-    logits_nv = logits_nv / temperature
+    if temperature != 1:
+        logits_nv = logits_nv / temperature
     log_z = logits_nv.logsumexp(dim=1, keepdim=True)
     if top_p >= 1:
         return _inverse((logits_nv - log_z).double().exp(), u_n)
-    values, ids = logits_nv.topk(min(NUCLEUS, logits_nv.shape[1]), dim=1)
-    probs = (values - log_z).double().exp()
-    chosen = ids.gather(1, _inverse(_nucleus(probs, top_p), u_n)[:, None])[:, 0]
-    wide = (probs.sum(dim=1) < top_p).nonzero()[:, 0]
-    if len(wide) and ids.shape[1] < logits_nv.shape[1]:
-        values, ids = logits_nv[wide].sort(dim=1, descending=True)
-        probs = _nucleus((values - log_z[wide]).double().exp(), top_p)
-        chosen[wide] = ids.gather(1, _inverse(probs, u_n[wide])[:, None])[:, 0]
+    chosen = torch.empty(len(logits_nv), dtype=torch.long, device=logits_nv.device)
+    left = torch.arange(len(logits_nv), device=logits_nv.device)
+    for width in (*CANDIDATES, logits_nv.shape[1]):
+        every = width >= logits_nv.shape[1]
+        values, ids = (
+            logits_nv[left].sort(dim=1, descending=True) if every else logits_nv[left].topk(width, dim=1)
+        )
+        probs = (values - log_z[left]).double().exp()
+        picked = ids.gather(1, _inverse(_nucleus(probs, top_p), u_n[left])[:, None])[:, 0]
+        # A nucleus that is wider than the candidates is tried again with more of them.
+        inside = (probs.sum(dim=1) >= top_p) | every
+        chosen[left[inside]] = picked[inside]
+        left = left[~inside]
+        if len(left) == 0:
+            break
     return chosen
 
 
