@@ -1,0 +1,242 @@
+"""probe-directions: probes, equations against float64, and behaviour on tiny models (METHODS 4.8, items 8-11)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from unlearn_suite import Example, TrainingError
+from unlearn_suite.engine.loop import StageJob, run_stage
+from unlearn_suite.specs import Train
+from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
+from unlearn_suite_toxicity.probe_directions import corpus, losses, probes
+from unlearn_suite_toxicity.probe_directions.config import ProbeDirectionsConfig
+from unlearn_suite_toxicity.probe_directions.objective import ProbeDirections
+
+
+def cloud(n: int, shift: float, seed: int, d: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """Two Gaussian classes, `shift` apart along the first axis, with very different scales by axis."""
+    rng = np.random.default_rng(seed)
+    y = (np.arange(n) % 2).astype(float)
+    x = rng.normal(size=(n, d))
+    x[:, 0] += shift * y
+    return x * np.logspace(-2, 2, d) + 3.0, y
+
+
+def test_the_probe_scores_raw_activations_as_the_standardised_fit_does():
+    x, y = cloud(300, 1.5, 0)
+    x_val, y_val = cloud(200, 1.5, 1)
+    probe = probes.fit(x, y, x_val, y_val, path=(0.1,))
+    mean, std = x.mean(0), x.std(0)
+    std = np.maximum(std, 1e-4 * np.median(std) + 1e-12)
+    plain = LogisticRegression(C=0.1, class_weight="balanced", tol=1e-5, max_iter=1000).fit((x - mean) / std, y)
+    np.testing.assert_allclose(
+        x_val @ probe.weight + probe.bias, plain.decision_function((x_val - mean) / std), atol=1e-4
+    )
+    assert probe.auroc == pytest.approx(roc_auc_score(y_val, x_val @ probe.weight))
+    assert probe.auroc > 0.8
+
+
+def test_the_probe_points_to_class_one_and_shuffled_labels_fail():
+    x, y = cloud(300, 2.0, 2)
+    x_val, y_val = cloud(200, 2.0, 3)
+    for labels, labels_val in ((y, y_val), (1 - y, 1 - y_val)):
+        probe = probes.fit(x, labels, x_val, labels_val)
+        assert x[labels == 1].mean(0) @ probe.weight > x[labels == 0].mean(0) @ probe.weight
+    shuffled = np.random.default_rng(0).permutation(y)
+    assert 0.35 <= probes.fit(x, shuffled, x_val, y_val[np.random.default_rng(1).permutation(200)]).auroc <= 0.65
+
+
+def test_the_smallest_c_within_one_standard_error_is_taken():
+    x, y = cloud(120, 2.0, 10)
+    x_val, y_val = cloud(120, 2.0, 11)
+    mean, std = x.mean(0), x.std(0)
+    areas = []
+    for c in probes.PATH:
+        model = LogisticRegression(C=c, class_weight="balanced", tol=1e-5, max_iter=1000).fit((x - mean) / std, y)
+        areas.append(roc_auc_score(y_val, model.decision_function((x_val - mean) / std)))
+    error = probes.standard_error(max(areas), 60, 60)
+    expected = next(c for c, area in zip(probes.PATH, areas, strict=True) if area >= max(areas) - error)
+    assert probes.fit(x, y, x_val, y_val).c == expected
+    assert min(probes.PATH) < expected < probes.PATH[int(np.argmax(areas))], "the rule must have had a choice"
+
+
+def test_the_standard_error_is_that_of_hanley_and_mcneil():
+    # A = 0.893 on 58 and 51 cases: their formula by hand, in exact fractions of 1e-6
+    a, n1, n0 = 0.893, 51, 58
+    q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
+    by_hand = ((a * (1 - a) + (n1 - 1) * (q1 - a * a) + (n0 - 1) * (q2 - a * a)) / (n1 * n0)) ** 0.5
+    assert probes.standard_error(a, n1, n0) == pytest.approx(by_hand) == pytest.approx(0.032, abs=1e-3)
+
+
+def tensors(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def unit(seed: int, d: int = 8) -> torch.Tensor:
+    return torch.nn.functional.normalize(tensors(seed, d), dim=0)
+
+
+def test_equations_equal_a_float64_transcription():
+    h, ref, v = tensors(0, 2, 3, 8), tensors(1, 2, 3, 8), unit(2)
+    x, y, w = (t.double().numpy() for t in (h, ref, v))
+    size = (y**2).sum(-1)
+    delta = x - y
+    across = delta - (delta @ w)[..., None] * w
+    target = y - np.maximum(y @ w - 0.2, 0)[..., None] * w
+    pairs = [
+        (losses.hinge(h, v, 0.1, 0.7), np.maximum((x @ w - 0.1) / 0.7, 0)),
+        (losses.relative_error(h, ref), (delta**2).sum(-1) / size),
+        (losses.orthogonal_error(h, ref, v), (across**2).sum(-1) / size),
+        (losses.counterfactual(h, ref, v, 0.2), ((x - target) ** 2).sum(-1) / size),
+    ]
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-5, atol=1e-6)
+    p, q = tensors(3, 2, 3, 11), tensors(4, 2, 3, 11)
+    log_p, log_q = p.double().log_softmax(-1), q.double().log_softmax(-1)
+    expected = (log_p.exp() * (log_p - log_q)).sum(-1)
+    torch.testing.assert_close(losses.kl(p, q).double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_hinge_is_zero_with_zero_gradient_below_tau_and_one_at_the_toxic_mean():
+    v = unit(5)
+    h = (tensors(6, 4, 8) - 10.0 * v).requires_grad_()
+    value = losses.hinge(h, v, 0.0, 2.0)
+    (g,) = torch.autograd.grad(value.sum(), h)
+    assert not value.any() and not g.any()
+    assert float(losses.hinge(3.0 * v, v, 1.0, 2.0)) == pytest.approx(1.0)
+
+
+def test_counterfactual_below_the_benign_mean_is_the_retain_loss():
+    v = unit(7)
+    ref = tensors(8, 5, 8)
+    ref = ref - (ref @ v)[:, None] * v - 3.0 * v
+    h = tensors(9, 5, 8)
+    torch.testing.assert_close(losses.counterfactual(h, ref, v, 0.0), losses.relative_error(h, ref))
+
+
+def test_the_orthogonal_term_is_blind_to_motion_along_v():
+    v, ref = unit(10), tensors(11, 5, 8)
+    moved = ref + torch.arange(5.0)[:, None] * v
+    assert float(losses.orthogonal_error(moved, ref, v).max()) < 1e-10
+    assert float(losses.relative_error(moved, ref).max()) > 0.1
+
+
+class Services:
+    """`sample` writes marked text for half of the continuations, as a model with two moods would."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def sample(self, prompts: Any, *, n: int, **_: Any) -> list[list[str]]:
+        self.calls += 1
+        return [[f" you damn fool number {i}" if i % 2 else f" have a nice day {i}" for i in range(n)] for _ in prompts]
+
+    def memo(self, name: str, key: Any, build: Any) -> Any:
+        return build()
+
+    def say(self, text: str) -> None:
+        pass
+
+    warn = say
+
+
+class WordScorer:
+    def score(self, texts: list[str]) -> list[float]:
+        return [1.0 if "damn" in text else 0.0 for text in texts]
+
+
+@pytest.fixture(autouse=True)
+def word_scorer(monkeypatch):
+    monkeypatch.setattr(corpus, "make_scorer", lambda *_, **__: WordScorer())
+
+
+def data(with_prompts: bool = True) -> dict[str, list[Example]]:
+    roles = {
+        "forget": [Example(f"f{i}", f" what a damn mess {i}", f"Look {i},", unit=f"p{i}") for i in range(30)],
+        "retain": [Example(f"r{i}", f"the sun sets at {i}", unit=f"q{i}") for i in range(30)],
+    }
+    if with_prompts:
+        roles["prompts"] = [Example(f"p{i}", prompt=f"Prompt {i}:", unit=f"p{i}") for i in range(20)]
+    return roles
+
+
+def run(tmp_path: Path, roles: dict[str, list[Example]] | None = None, steps: int = 15, **options: Any):
+    model = tiny_model("llama")
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    rows: list[dict[str, float]] = []
+    services = Services()
+    job = StageJob(
+        index=0,
+        objective=ProbeDirections(ProbeDirectionsConfig(**{"blocks": (1, 2), "samples": 4, **options})),
+        train=Train(steps=steps, lr=3e-3, batch=4, length=48),
+        required_roles=("forget", "retain"),
+        examples=roles or data(),
+        seed=0,
+        artifacts=tmp_path,
+        checkpoints=tmp_path,
+        services=services,
+        on_step=lambda step, scalars: rows.append(scalars),
+    )
+    result = run_stage(model, tiny_tokenizer(), job)
+    return model, before, rows, result, services
+
+
+@pytest.mark.parametrize("loss", ["hinge", "counterfactual"])
+@pytest.mark.parametrize("direction", ["logistic", "diffmean"])
+def test_the_projection_falls_and_only_the_named_tensors_change(tmp_path, loss, direction):
+    model, before, rows, result, services = run(tmp_path, loss=loss, direction=direction)
+    assert services.calls == 1
+    assert rows[0]["retain"] == 0.0
+    for block in (1, 2):
+        assert rows[-1][f"projection_{block}"] < rows[0][f"projection_{block}"]
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == set(result.views.trainable) and len(changed) == 6
+    assert result.closing["auroc_before_1"] > 0.9
+    assert {"auroc_old_probe_2", "auroc_fresh_probe_2"} <= set(result.closing)
+
+
+def test_probes_and_directions_are_kept(tmp_path):
+    run(tmp_path, steps=1)
+    table = json.loads((tmp_path / "probes.json").read_text())
+    assert table["source"] == "on-policy" and table["texts"]["toxic"] + table["texts"]["toxic_val"] == 40
+    for block, v in load_file(tmp_path / "directions.safetensors").items():
+        assert float(v.norm()) == pytest.approx(1.0, abs=1e-5)
+        assert table["blocks"][block]["scale"] > 0
+
+
+def test_without_prompts_the_roles_themselves_are_the_classes(tmp_path):
+    _, _, rows, _, services = run(tmp_path, data(with_prompts=False), steps=3)
+    assert services.calls == 0 and len(rows) == 3
+    assert json.loads((tmp_path / "probes.json").read_text())["source"] == "static"
+
+
+def test_the_kl_term_comes_every_few_steps_and_is_zero_at_the_start(tmp_path):
+    _, _, rows, _, _ = run(tmp_path, steps=5, kl_every=2)
+    assert ["kl" in row for row in rows] == [True, False, True, False, True]
+    assert rows[0]["kl"] == pytest.approx(0.0, abs=1e-6) and rows[2]["kl"] > 0
+
+
+def test_too_few_toxic_texts_are_one_clear_error(tmp_path, monkeypatch):
+    class Never(WordScorer):
+        def score(self, texts):
+            return [0.0] * len(texts)
+
+    monkeypatch.setattr(corpus, "make_scorer", lambda *_, **__: Never())
+    with pytest.raises(TrainingError, match="only 0 toxic and 80 benign texts"):
+        run(tmp_path)
+
+
+def test_train_and_validation_texts_share_no_prompt(tmp_path):
+    examples = [Example(f"{i}-{j}", "x", unit=f"u{i}") for i in range(50) for j in range(3)]
+    train, val = corpus._split(examples)
+    assert len(train) + len(val) == 150 and train and val
+    assert not {e.unit for e in train} & {e.unit for e in val}
