@@ -1,0 +1,242 @@
+"""From rows to one number with a 95 % interval: bootstrap over units and seeds, paired with the base model.
+
+Units (facts, prompts) are the same in every seed, so seeds and units are crossed: a resample draws seeds, then
+units once for all drawn seeds. Drawing units anew within each seed would count one fact several times and make
+intervals too narrow. Sums per unit are all that a resample needs, so 2,000 resamples are one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Aggregate = Literal["mean", "exp-mean"]
+Array = npt.NDArray[np.float64]
+
+RESAMPLES = 2000
+LEVEL = 0.95
+_SEED = 20_240_601
+"""the resampling is a fixed function of the numbers of units and seeds"""
+_CACHED_UNITS = 2048
+"""largest number of units whose draws [R, U] are kept for the next value (32 MB)"""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and the ends of its 95 % interval; all None-free and finite."""
+
+    mean: float
+    lo: float
+    hi: float
+
+    def to_json(self) -> dict[str, float]:
+        return {"mean": self.mean, "lo": self.lo, "hi": self.hi}
+
+    def excludes(self, value: float) -> bool:
+        return value < self.lo or value > self.hi
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Weighted sums per seed and unit: `total` and `weight` are [S, U]; a unit without a value weighs 0."""
+
+    total: Array
+    weight: Array
+    units: tuple[str, ...]
+    groups: tuple[str, ...]
+    rows: int
+
+    @property
+    def n_units(self) -> int:
+        """Units that have a value in some seed."""
+        return int((self.weight.sum(axis=0) > 0).sum())
+
+    def only(self, keep: npt.NDArray[np.bool_]) -> Sums:
+        """The units where the mask [U] holds."""
+        chosen = np.flatnonzero(keep)
+        return Sums(
+            self.total[:, chosen],
+            self.weight[:, chosen],
+            tuple(self.units[i] for i in chosen),
+            tuple(self.groups[i] for i in chosen),
+            self.rows,
+        )
+
+
+def unit_of(row: Mapping[str, Any]) -> str:
+    return str(row.get("unit") or row.get("id") or "")
+
+
+def sums(seeds: Sequence[Iterable[Mapping[str, Any]]], value: str) -> Sums:
+    """Collect one value of score rows, one iterable of rows per seed.
+
+    Rows without the value, or where it or the weight is not a finite number, are left out.
+    """
+    index: dict[str, int] = {}
+    groups: list[str] = []
+    found: list[tuple[list[int], list[float], list[float]]] = []
+    for rows in seeds:
+        at: list[int] = []
+        numbers: list[float] = []
+        weights: list[float] = []
+        for row in rows:
+            number = (row.get("values") or {}).get(value)
+            if not isinstance(number, int | float):
+                continue
+            unit = unit_of(row)
+            if unit not in index:
+                index[unit] = len(index)
+                groups.append(str(row.get("group") or ""))
+            at.append(index[unit])
+            numbers.append(float(number))
+            weights.append(_weight(row.get("weight")))
+        found.append((at, numbers, weights))
+    return _scatter(found, tuple(index), tuple(groups))
+
+
+def _scatter(
+    found: Sequence[tuple[list[int], list[float], list[float]]], units: tuple[str, ...], groups: tuple[str, ...]
+) -> Sums:
+    total = np.zeros((len(found), len(units)))
+    weight = np.zeros_like(total)
+    rows = 0
+    for seed, (at, numbers, weights) in enumerate(found):
+        x, w = np.array(numbers, dtype=np.float64), np.array(weights, dtype=np.float64)
+        good = np.isfinite(x) & np.isfinite(w) & (w > 0)
+        where = np.array(at, dtype=np.intp)[good]
+        np.add.at(total[seed], where, (x * w)[good])
+        np.add.at(weight[seed], where, w[good])
+        rows += int(good.sum())
+    return Sums(total, weight, units, groups, rows)
+
+
+def _weight(value: Any) -> float:
+    if value is None:
+        return 1.0
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def pair(after: Sums, base: Sums) -> tuple[Sums, Sums]:
+    """Both on the units they share, in one order."""
+    place = {unit: i for i, unit in enumerate(base.units)}
+    shared = np.array([unit in place for unit in after.units], dtype=bool)
+    kept = after.only(shared)
+    order = np.array([place[unit] for unit in kept.units], dtype=np.intp)
+    matched = Sums(base.total[:, order], base.weight[:, order], kept.units, kept.groups, base.rows)
+    return kept, matched
+
+
+def unit_products(columns: Array) -> Array:
+    """[R, K]: each resample's sums of the columns [U, K] over the units it draws.
+
+    The draws are a fixed function of U, so columns of two calls with equal U are resampled alike.
+    """
+    n_units = len(columns)
+    if n_units <= _CACHED_UNITS:
+        product: Array = _unit_counts(n_units) @ columns
+        return product
+    rng = np.random.default_rng((_SEED, 0, n_units))
+    step = max(1, _CACHED_UNITS * RESAMPLES // n_units)
+    sizes = [min(step, RESAMPLES - at) for at in range(0, RESAMPLES, step)]
+    return np.concatenate([_counts(rng, n_units, size) @ columns for size in sizes])
+
+
+@lru_cache(maxsize=4)
+def _unit_counts(n_units: int) -> Array:
+    return _counts(np.random.default_rng((_SEED, 0, n_units)), n_units, RESAMPLES)
+
+
+@lru_cache(maxsize=16)
+def seed_counts(n_seeds: int) -> Array:
+    """[R, S]: how often each resample takes each seed."""
+    return _counts(np.random.default_rng((_SEED, 1, n_seeds)), n_seeds, RESAMPLES)
+
+
+def _counts(rng: np.random.Generator, n: int, resamples: int) -> Array:
+    if n == 1:
+        return np.ones((resamples, 1))
+    picks = rng.integers(0, n, size=(resamples, n)) + np.arange(resamples)[:, None] * n
+    return np.bincount(picks.ravel(), minlength=resamples * n).reshape(resamples, n).astype(np.float64)
+
+
+def aggregate(total: Array, weight: Array, how: Aggregate) -> Array:
+    """Weighted mean (or its exp) of sums over units; nan where nothing has weight."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        mean = total / weight
+        return np.exp(mean) if how == "exp-mean" else mean
+
+
+class Resampled:
+    """One aggregated number: its point value, and its value in each of the R resamples.
+
+    Equal numbers of units and seeds are drawn alike: that pairs what is to be compared.
+    """
+
+    def __init__(self, data: Sums, how: Aggregate) -> None:
+        self.point = float(aggregate(data.total.sum(keepdims=True), data.weight.sum(keepdims=True), how)[0, 0])
+        n_seeds = data.total.shape[0]
+        products = unit_products(np.concatenate([data.total.T, data.weight.T], axis=1))
+        seeds = seed_counts(n_seeds)
+        total = (products[:, :n_seeds] * seeds).sum(axis=1)
+        weight = (products[:, n_seeds:] * seeds).sum(axis=1)
+        self.values: Array = aggregate(total, weight, how)
+
+    def estimate(self) -> Estimate | None:
+        return interval(self.point, self.values)
+
+
+def interval(point: float, values: Array, level: float = LEVEL) -> Estimate | None:
+    """Percentile interval; None unless the point is finite and nearly all resamples are."""
+    finite = values[np.isfinite(values)]
+    if not np.isfinite(point) or len(finite) < 0.95 * len(values):
+        return None
+    lo, hi = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(point), float(lo), float(hi))
+
+
+def estimate(data: Sums, how: Aggregate = "mean") -> Estimate | None:
+    """Aggregate with its interval; None without data."""
+    if not data.n_units:
+        return None
+    return Resampled(data, how).estimate()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm against the base model on the units both have. `removed` is the part of the way from base to
+    chance (or to 0, without a chance level) that the value has gone; 1 is all of it."""
+
+    n: int
+    before: Estimate
+    after: Estimate
+    change: Estimate
+    relative: Estimate | None
+    removed: Estimate | None
+
+
+def compare(after: Sums, base: Sums, how: Aggregate = "mean", chance: float | None = None) -> Comparison | None:
+    """Paired bootstrap; None when no unit is shared. `base` has one seed, or the seeds of `after` in order."""
+    if base.total.shape[0] not in (1, after.total.shape[0]):
+        raise ValueError("base needs one seed, or as many as the arm")
+    after, base = pair(after, base)
+    if not after.n_units or not base.n_units:
+        return None
+    a, b = Resampled(after, how), Resampled(base, how)
+    floor = chance or 0.0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        change = interval(a.point - b.point, a.values - b.values)
+        relative = interval(_ratio(a.point - b.point, abs(b.point)), (a.values - b.values) / np.abs(b.values))
+        removed = interval(_ratio(b.point - a.point, b.point - floor), (b.values - a.values) / (b.values - floor))
+    before, now = b.estimate(), a.estimate()
+    if before is None or now is None or change is None:
+        return None
+    return Comparison(after.n_units, before, now, change, relative, removed if b.point > floor else None)
+
+
+def _ratio(above: float, below: float) -> float:
+    return above / below if below else float("nan")
