@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from unlearn_suite import DatasetSpec, ProblemSpec, hookimpl
+from unlearn_suite import DatasetSpec, ObjectiveSpec, ProblemSpec, hookimpl
 
+from .cosine_rmu import config as cosine_rmu
 from .data import KnowledgeConfig
+
+
+@hookimpl
+def register_objectives(register: Callable[[ObjectiveSpec], None]) -> None:
+    register(cosine_rmu.SPEC)
 
 
 @hookimpl
