@@ -69,15 +69,15 @@ class Harness(Metric[HarnessConfig]):
                 hint="pip install 'unlearn-suite[harness]'",
             ) from error
         config = self.config
-        # A copy, because the harness gives a tokenizer without a padding token one.
-        lm = HFLM(
-            pretrained=model.hf,
-            tokenizer=copy.deepcopy(model.tokenizer),
-            batch_size=config.batch_size,
-            max_length=model.max_length,
-        )
         training = model.hf.training
         try:
+            # A copy, because the harness gives a tokenizer without a padding token one.
+            lm = HFLM(
+                pretrained=model.hf,
+                tokenizer=copy.deepcopy(model.tokenizer),
+                batch_size=config.batch_size,
+                max_length=model.max_length,
+            )
             return lm_eval.simple_evaluate(
                 model=lm,
                 tasks=list(config.tasks),
