@@ -85,6 +85,19 @@ class CellDir:
         write_json(self.path / "status.json", status, durable="state" in fields)
         return status
 
+    @property
+    def progress(self) -> Json:
+        """What a worker process last told of its work; {} when there is none."""
+        try:
+            data: Json = read_json(self.path / "progress.json")
+        except (FileNotFoundError, PrerequisiteError):
+            return {}
+        return data
+
+    def write_progress(self, progress: Mapping[str, Any]) -> None:
+        """For the parent process to show; nothing depends on it."""
+        write_json(self.path / "progress.json", dict(progress), durable=False)
+
     def products(self) -> list[str]:
         """Relative paths of the files that make this cell's result: scores, samples, patch."""
         found = [

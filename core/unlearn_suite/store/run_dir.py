@@ -106,7 +106,10 @@ class RunDir:
 
     def event(self, kind: str, **fields: Any) -> None:
         """Add one row {"time", "event", ...} to events.jsonl."""
-        append_jsonl(self.path / "events.jsonl", {"time": now(), "event": kind, **fields})
+        from filelock import FileLock
+
+        with disk_errors(self.path), FileLock(self.path / ".events.lock"):  # workers write here as well
+            append_jsonl(self.path / "events.jsonl", {"time": now(), "event": kind, **fields})
 
     def events(self) -> list[Json]:
         return read_jsonl(self.path / "events.jsonl", self.warnings.append)
