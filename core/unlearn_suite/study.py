@@ -7,18 +7,18 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from . import __version__
-from .errors import PluginError, SuiteError
-from .plan.model import Arm, DataUse, EntryLike, MetricUse, Model, Plan, Problem, Stage
+from .errors import PluginError
+from .plan.model import Arm, DataUse, MetricUse, Model, Plan, Problem, Stage
+from .plugins import Entry, blame, load_target
 from .specs import Config
 
 Json = dict[str, Any]
 Identity = Callable[[Mapping[str, Any]], str]
-LoadTarget = Callable[[str], Any]
 HOST = "unlearn-suite"
 # A checkpoint's spacing never changes a result: a resumed run ends with the same bits.
 HARMLESS_TRAIN_KEYS = ("save_every",)
@@ -78,22 +78,20 @@ class Cell:
         return cls(**{field.name: data[field.name] for field in fields(cls)})
 
 
-def build_cells(plan: Plan, *, identity: Identity, load_target: LoadTarget) -> list[Cell]:
+def build_cells(plan: Plan, *, identity: Identity) -> list[Cell]:
     """All cells of a plan, in the order to run them: the base model of each problem and model first.
 
-    `identity` gives the content id of a model reference; `load_target` imports "package.module:name".
-    Raises SuiteError when a model or a dataset cannot be identified.
+    `identity` gives the content id of a model reference. Raises SuiteError when a model or a dataset
+    cannot be identified.
     """
-    study = _Study(plan, identity, load_target)
-    return list(study.cells())
+    return list(_Study(plan, identity).cells())
 
 
 class _Study:
     """Remembers what is dear to compute: model identities, dataset fingerprints, hashes of files."""
 
-    def __init__(self, plan: Plan, identity: Identity, load_target: LoadTarget) -> None:
+    def __init__(self, plan: Plan, identity: Identity) -> None:
         self.plan = plan
-        self.load_target = load_target
         self._models = {model.label: identity(model.ref) for model in plan.models}
         self._fingerprints: dict[str, str] = {}
         self._files: dict[Path, str] = {}
@@ -151,14 +149,9 @@ class _Study:
         options = use.config.model_dump(mode="json")
         key = canonical([use.entry.qualified, options])
         if key not in self._fingerprints:
-            self._fingerprints[key] = _of_plugin(use.entry, lambda: self._fingerprint(use))
+            with blame(cast(Entry, use.entry)):
+                self._fingerprints[key] = _fingerprint(use)
         return {"use": use.entry.qualified, "with": options, "fingerprint": self._fingerprints[key]}
-
-    def _fingerprint(self, use: DataUse) -> str:
-        if use.spec.fingerprint:
-            return str(self.load_target(use.spec.fingerprint)(use.config))
-        examples: Sequence[Any] = self.load_target(use.spec.load)(use.config)
-        return digest([to_jsonable_python(asdict(example)) for example in examples])
 
     def _data_identity(self, use: DataUse, shown: Json) -> Json:
         """What of a dataset can change a result: not where its files lie, the fingerprint knows them."""
@@ -214,6 +207,19 @@ class _Study:
         return self._files[path]
 
 
+def _fingerprint(use: DataUse) -> str:
+    """The dataset's own fingerprint, or the hash of its examples."""
+    if use.spec.fingerprint:
+        return str(load_target(use.spec.fingerprint)(use.config))
+    examples: Sequence[Any] = load_target(use.spec.load)(use.config)
+    try:
+        return digest([to_jsonable_python(asdict(example)) for example in examples])
+    except (PydanticSerializationError, ValueError) as error:
+        message = f"dataset {use.entry.qualified!r} has an example whose `meta` is not plain data: {error}"
+        hint = "use text, numbers, lists and mappings in `meta`"
+        raise PluginError(message, code="plugin-data", where=use.entry.distribution, hint=hint) from error
+
+
 def content_hash(path: Path) -> str:
     """SHA-256 of a file's bytes, or of the names and bytes of all files in a folder."""
     if not path.is_dir():
@@ -229,18 +235,3 @@ def _stage(stage: Stage) -> Json:
         "with": stage.config.model_dump(mode="json"),
         "train": stage.train.model_dump(mode="json"),
     }
-
-
-def _of_plugin(entry: EntryLike, call: Callable[[], str]) -> str:
-    """The call's result; whatever a plugin's own code raises becomes that plugin's error."""
-    try:
-        return call()
-    except SuiteError:
-        raise
-    except PydanticSerializationError as error:
-        message = f"dataset {entry.qualified!r} has an example whose `meta` is not plain data: {error}"
-        raise PluginError(message, code="plugin-data", where=entry.distribution) from error
-    except Exception as error:
-        message = f"dataset {entry.qualified!r} raised {type(error).__name__}: {error}"
-        hint = "see its options and files; --debug shows the traceback"
-        raise PluginError(message, code="plugin-raised", where=entry.distribution, hint=hint) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
@@ -64,7 +65,7 @@ class ProblemReader:
     def _read_fragment(self, spec: ProblemSpec, node: Node) -> Node | None:
         package, _, inside = spec.fragment.partition(":")
         try:
-            path = Path(str(files(package).joinpath(inside)))
+            path = _fragment_path(package, inside)
         except (ImportError, TypeError, ValueError) as error:
             message = f"the fragment {spec.fragment!r} of problem {spec.name!r} cannot be found: {error}"
             self.faults.add(node.map["use"].at, message, "plan-fragment", "tell the plugin's author")
@@ -134,6 +135,14 @@ class ProblemReader:
                 self.faults.add(entry.at, message, "plan-metric", "give one a `name` of its own")
             uses.append(use)
         return uses if len(uses) == len(entries) else None
+
+
+def _fragment_path(package: str, inside: str) -> Path:
+    """The file beside a package's (or a single plugin file's) code."""
+    module = import_module(package)
+    if module.__file__:
+        return Path(module.__file__).parent / inside
+    return Path(str(files(package).joinpath(inside)))
 
 
 def merge(base: Node, over: Node) -> Node:

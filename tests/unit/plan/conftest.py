@@ -6,7 +6,6 @@ import difflib
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ from unlearn_suite import (
 )
 from unlearn_suite.errors import PlanErrors
 from unlearn_suite.plan import load_plan
+from unlearn_suite.plugins import Entry
 
 
 class Warm(Config):
@@ -94,6 +94,10 @@ def load_lines(config):
     return [Example(id=str(i), text=line) for i, line in enumerate(config.path.read_text().splitlines())]
 
 
+def load_odd(config):
+    return [Example(id="0", meta={"what": object()})]
+
+
 def stamp(config):
     return "text:" + config.path.read_text()
 """
@@ -113,20 +117,9 @@ default: {stages: [{use: rmu, steps: 10, with: {block: 1}}]}
 """
 
 
-@dataclass(frozen=True)
-class Entry:
-    spec: Any
-    distribution: str = "fake"
-    version: str = "1.0"
-
-    @property
-    def qualified(self) -> str:
-        return f"{self.distribution}/{self.spec.name}"
-
-
 class Catalog:
     def __init__(self, specs: Sequence[Any], version: str = "1.0") -> None:
-        self._entries = [Entry(spec, version=version) for spec in specs]
+        self._entries = [Entry(spec, f"fake/{spec.name}", "fake", version) for spec in specs]
 
     def entries(self, kind: str) -> list[Entry]:
         return [entry for entry in self._entries if entry.spec.kind == kind]

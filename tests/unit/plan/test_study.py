@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,6 @@ compute: {workers: 1}
 Build = Callable[..., list[Cell]]
 
 
-def load_target(target: str) -> Any:
-    module, _, name = target.partition(":")
-    return getattr(import_module(module), name)
-
-
 def identity(ref: Mapping[str, Any]) -> str:
     return "content-" + json.dumps(ref, sort_keys=True)
 
@@ -41,7 +35,7 @@ def identity(ref: Mapping[str, Any]) -> str:
 def build(write: Callable[..., Path], make_catalog: Callable[..., Any]) -> Build:
     def build_from(text: str = PLAN, version: str = "1.0", *more: Any) -> list[Cell]:
         plan = load_plan(write(text), make_catalog(version, *more))
-        return build_cells(plan, identity=identity, load_target=load_target)
+        return build_cells(plan, identity=identity)
 
     return build_from
 
@@ -177,9 +171,16 @@ def test_base_only_once_and_default_arms(build: Build) -> None:
 def test_a_dataset_that_raises_is_its_plugins_error(build: Build) -> None:
     more = DatasetSpec("bad", "raises", "fake_plan_plugin:load_lines")
     text = PLAN.replace("[everyday]", "[{use: everyday, data: {forget: {use: bad}}}]")
-    with pytest.raises(PluginError, match="dataset 'fake/bad' raised AttributeError") as caught:
+    with pytest.raises(PluginError, match="dataset 'bad' raised AttributeError") as caught:
         build(text, "1.0", more)
-    assert caught.value.where == "fake"
+    assert caught.value.where.startswith("fake")
+
+
+def test_examples_that_cannot_be_hashed_are_their_plugins_error(build: Build) -> None:
+    more = DatasetSpec("odd", "meta is an object", "fake_plan_plugin:load_odd")
+    text = PLAN.replace("[everyday]", "[{use: everyday, data: {forget: {use: odd}}}]")
+    with pytest.raises(PluginError, match="dataset 'fake/odd' has an example whose `meta` is not plain data"):
+        build(text, "1.0", more)
 
 
 def test_content_hash_of_folders(tmp_path: Path) -> None:

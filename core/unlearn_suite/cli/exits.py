@@ -1,0 +1,80 @@
+"""The one place where a failure becomes words on stderr and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from ..errors import BUG, INTERRUPTED, OK, USAGE, PlanErrors, PrerequisiteError, SuiteError
+
+_DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "permission denied",
+}
+
+
+def run_guarded(command: click.Command, arguments: Sequence[str]) -> int:
+    """Run a click command; its return value, or the exit code of what went wrong."""
+    debug = "--debug" in arguments
+    try:
+        code = command.main(args=list(arguments), prog_name="unlearn-suite", standalone_mode=False)
+        return code if isinstance(code, int) else OK
+    except click.ClickException as error:
+        return _usage(error)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; the same command continues", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone (`| head`); without this Python complains once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return tell(as_suite_error(error))
+
+
+def _usage(error: click.ClickException) -> int:
+    click.echo(f"error: {error.format_message()}", err=True)
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        click.echo(f"  hint: see `{context.command_path} --help`", err=True)
+    return USAGE
+
+
+def tell(error: SuiteError) -> int:
+    """Print an error; its exit code."""
+    if isinstance(error, PlanErrors):
+        for one in error.errors:
+            click.echo(str(one), err=True)
+        count = len(error.errors)
+        click.echo(f"error: {count} {'thing is' if count == 1 else 'things are'} wrong in the plan", err=True)
+        return error.exit_code
+    place = f"{error.where}: " if error.where else ""
+    click.echo(f"error: {place}{error.message}", err=True)
+    if error.hint:
+        click.echo(f"  hint: {error.hint}", err=True)
+    return error.exit_code
+
+
+def as_suite_error(error: Exception) -> SuiteError:
+    """The error itself, the machine's fault in its own words, or our bug."""
+    if isinstance(error, SuiteError):
+        return error
+    if isinstance(error, OSError) and error.errno in _DISK:
+        hint = "make room or name another place, then run the same command again"
+        return PrerequisiteError(_DISK[error.errno], code="disk", where=str(error.filename or ""), hint=hint)
+    bug = SuiteError(
+        f"this is a bug in unlearn-suite: {type(error).__name__}: {error}",
+        code="bug",
+        hint="report it with the output of the same command with --debug",
+    )
+    assert bug.exit_code == BUG
+    return bug

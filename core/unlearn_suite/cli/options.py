@@ -1,0 +1,59 @@
+"""Options and small helpers that several commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from ..plan import Plan
+    from ..plugins import Catalog
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _note_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
+    context.meta["debug"] = context.meta.get("debug", False) or value
+
+
+def debugging() -> bool:
+    """Whether the command that runs was given --debug."""
+    return bool(click.get_current_context().meta.get("debug", False))
+
+
+debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_note_debug, help="Show the traceback of a failure."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+plugin_option = click.option(
+    "--plugin",
+    "plugin_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Load plugins from a Python file too; may be given several times.",
+)
+plan_argument = click.argument("plan_file", metavar="PLAN", type=click.Path(path_type=Path))
+
+
+def open_plan(path: Path, plugin_files: Sequence[Path]) -> tuple[Plan, Catalog]:
+    """The resolved plan, and the catalog with the plugin files of the command line and of the plan."""
+    from ..plan import load_plan
+    from ..plugins import load_catalog
+
+    catalogs: list[Catalog] = []
+
+    def load(files: Sequence[Path]) -> Catalog:
+        catalogs.append(load_catalog([*plugin_files, *files]))
+        return catalogs[0]
+
+    return load_plan(path, load), catalogs[0]
+
+
+def print_json(value: Any) -> None:
+    """Pretty JSON on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,154 @@
+"""`unlearn-suite run PLAN`: plan -> cells -> processes -> report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from ..errors import GATE, INTERRUPTED, OK, TERMINATED, PlanError
+from .options import debug_option, debugging, json_option, open_plan, plan_argument, plugin_option, print_json
+
+if TYPE_CHECKING:
+    from ..plan import Plan
+    from ..plugins import Catalog
+    from ..store import RunDir
+    from ..study import Cell
+
+
+@click.command()
+@plan_argument
+@plugin_option
+@click.option(
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."
+)
+@click.option("--only", metavar="GLOB", help="Only cells whose folder name matches, such as '*.cosine-rmu.s0.*'.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Do at most N of the cells that are not done.")
+@click.option("--dry-run", is_flag=True, help="List the cells and what is done; run nothing.")
+@json_option
+@debug_option
+def run(
+    plan_file: Path,
+    plugin_files: tuple[Path, ...],
+    runs: Path,
+    only: str | None,
+    limit: int | None,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Run what PLAN asks for and is not done yet; then print the table and write the report.
+
+    Running the same command again continues: finished cells are left alone.
+    """
+    from .. import models
+    from ..plan import resolved
+    from ..store import RunDir
+    from ..study import build_cells
+
+    plan, catalog = open_plan(plan_file, plugin_files)
+    cells = build_cells(plan, identity=models.identity)
+    path = runs / plan.name
+    chosen = _limited(_matching(cells, only), path, limit)
+    if dry_run:
+        _list(chosen, path, as_json)
+        return 0
+    with RunDir.open(runs, plan.name) as run_dir:
+        heads = [{"id": cell.id, "folder": cell.folder} for cell in cells]
+        run_dir.save_plan(plan.path.read_text(encoding="utf-8"), {**resolved(plan), "cells": heads})
+        files = [*plugin_files, *plan.plugins]
+        code = _run(chosen, run_dir, catalog, plan.compute.workers, files, sys.stderr if as_json else sys.stdout)
+        if code in (INTERRUPTED, TERMINATED):
+            return code
+        return _finish(plan, run_dir, cells, code, partial=len(chosen) < len(cells), as_json=as_json)
+
+
+def _matching(cells: list[Cell], only: str | None) -> list[Cell]:
+    if only is None:
+        return cells
+    found = [cell for cell in cells if fnmatchcase(cell.folder, only)]
+    if not found:
+        names = "\n    ".join(cell.folder for cell in cells)
+        message = f"no cell of this plan matches --only {only!r}"
+        raise PlanError(message, code="only-nothing", hint=f"the cells are\n    {names}")
+    return found
+
+
+def _limited(cells: list[Cell], path: Path, limit: int | None) -> list[Cell]:
+    """Without the cells to do beyond the limit."""
+    if limit is None:
+        return cells
+    waiting = [cell for cell in cells if _state(cell, path) != "done"]
+    left_out = {cell.folder for cell in waiting[limit:]}
+    return [cell for cell in cells if cell.folder not in left_out]
+
+
+def _state(cell: Cell, path: Path) -> str:
+    """The state in status.json; "pending" when the cell has none."""
+    try:
+        status = json.loads((path / "cells" / cell.folder / "status.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "pending"
+    return str(status.get("state", "pending"))
+
+
+def _list(cells: list[Cell], path: Path, as_json: bool) -> None:
+    states = [(cell, _state(cell, path)) for cell in cells]
+    if as_json:
+        print_json([{"id": cell.id, "state": state, "folder": f"cells/{cell.folder}"} for cell, state in states])
+        return
+    width = max(len(state) for _, state in states)
+    for cell, state in states:
+        click.echo(f"{state:{width}}  {cell.id}  {cell.folder}")
+    to_do = sum(state != "done" for _, state in states)
+    click.echo(f"{len(cells)} cells, {to_do} to do, in {path}")
+
+
+def _run(cells: list[Cell], run_dir: RunDir, catalog: Catalog, workers: int, files: list[Path], stream: TextIO) -> int:
+    """Run the cells that are not done; the exit code."""
+    from ..runner import make_progress, run_cells
+    from ..worker import execute
+
+    return run_cells(
+        cells,
+        run_dir,
+        execute,
+        catalog=catalog,
+        workers=workers,
+        progress=make_progress(stream),
+        plugins=files,
+        debug=debugging(),
+    )
+
+
+def _finish(plan: Plan, run_dir: RunDir, cells: list[Cell], code: int, *, partial: bool, as_json: bool) -> int:
+    """Write records and report, print the table, tell the gates that do not hold; the exit code."""
+    from rich.console import Console
+
+    from ..report import print_table, write_report, write_summary
+    from ..store import write_records
+    from .gates import unmet_gates
+
+    records = write_records(run_dir, {cell.id for cell in cells})
+    summary_path = write_summary(run_dir.path)
+    page = write_report(run_dir.path)
+    summary: dict[str, Any] = json.loads(summary_path.read_text(encoding="utf-8"))
+    unmet = unmet_gates(plan.gates, summary, partial=partial)
+    if unmet and code == OK:
+        code = GATE
+    if as_json:
+        paths = {"run": run_dir.path, "report": page, "summary": summary_path, "records": records}
+        shown = {name: str(path) for name, path in paths.items()}
+        print_json({**shown, "cells": summary["cells"], "unmet": unmet, "exit": code})
+    else:
+        print_table(run_dir.path, Console())
+        click.echo(f"report: {page}")
+    for sentence in unmet:
+        click.echo(sentence, err=True)
+    if unmet:
+        count = "an expectation does" if len(unmet) == 1 else f"{len(unmet)} expectations do"
+        click.echo(f"error: {count} not hold", err=True)
+    return code
