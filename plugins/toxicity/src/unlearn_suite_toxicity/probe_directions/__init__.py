@@ -1,1 +1,1 @@
-"""Probe directions: a multi-layer objective on layer-specific probe directions (a reconstruction of arXiv:2605.26454)."""
+"""A multi-layer objective on layer-specific probe directions (a reconstruction of arXiv:2605.26454)."""
