@@ -7,18 +7,12 @@ from collections.abc import Callable
 from unlearn_suite import DatasetSpec, ObjectiveSpec, ProblemSpec, hookimpl
 
 from .cosine_rmu import config as cosine_rmu
-from .cosine_rmu.config import SPEC as COSINE_RMU
 from .data import KnowledgeConfig
 
 
 @hookimpl
 def register_objectives(register: Callable[[ObjectiveSpec], None]) -> None:
     register(cosine_rmu.SPEC)
-
-
-@hookimpl
-def register_objectives(register: Callable[[ObjectiveSpec], None]) -> None:
-    register(COSINE_RMU)
 
 
 @hookimpl
