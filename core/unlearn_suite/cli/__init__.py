@@ -9,6 +9,7 @@ import click
 
 from .. import __version__
 from .exits import run_guarded
+from .models import models
 from .options import debug_option
 from .plan import plan
 from .plugins import plugins
@@ -26,7 +27,7 @@ def cli() -> None:
     """
 
 
-for _command in (run, plan, plugins, report):
+for _command in (run, plan, plugins, report, models):
     cli.add_command(_command)
 
 

@@ -42,6 +42,7 @@ plan_argument = click.argument("plan_file", metavar="PLAN", type=click.Path(path
 
 def open_plan(path: Path, plugin_files: Sequence[Path]) -> tuple[Plan, Catalog]:
     """The resolved plan, and the catalog with the plugin files of the command line and of the plan."""
+    from ..models import asset_names
     from ..plan import load_plan
     from ..plugins import load_catalog
 
@@ -51,7 +52,7 @@ def open_plan(path: Path, plugin_files: Sequence[Path]) -> tuple[Plan, Catalog]:
         catalogs.append(load_catalog([*plugin_files, *files]))
         return catalogs[0]
 
-    return load_plan(path, load), catalogs[0]
+    return load_plan(path, load, assets=asset_names()), catalogs[0]
 
 
 def print_json(value: Any) -> None:

