@@ -103,7 +103,7 @@ def test_pool_of_two_with_every_kind_of_end(run: RunDir) -> None:
 
 
 def test_interrupt_reaches_the_workers(run: RunDir) -> None:
-    cells = make_cells("long", "ok", "waits")
+    cells = make_cells("long", "ok")
 
     def interrupt() -> None:
         pid = run.cell_dir(cells[0]).path / "pid"
@@ -112,8 +112,8 @@ def test_interrupt_reaches_the_workers(run: RunDir) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    assert run_cells(cells[:1] + cells[2:], run, unused, workers=2, command=command) == 143
-    assert states(run)["long"] == "interrupted"
+    assert run_cells(cells, run, unused, workers=2, command=command) == 143
+    assert states(run)["long"] == "interrupted" and states(run)["ok"] in ("interrupted", "done")
 
 
 PARENT = """

@@ -52,8 +52,12 @@ def _run_locked(
     before = cell_dir.status.get("state", "pending")
     cell_dir.set_status(state="running", started=_now(), ended=None, error=None, pid=os.getpid(), files=[])
     run.event("cell_start", cell=cell.id, folder=cell.folder, before=before)
-    _notify(progress, catalog, "on_cell_start", cell=cell.to_json())
-    outcome = _attempt(cell, cell_dir, lambda: execute(cell, cell_dir, catalog, run, progress), progress, debug)
+
+    def work() -> None:
+        _notify(progress, catalog, "on_cell_start", cell=cell.to_json())
+        execute(cell, cell_dir, catalog, run, progress)
+
+    outcome = _attempt(cell, cell_dir, work, progress, debug)
     files = cell_dir.products() if outcome.state == "done" else []
     try:
         status = cell_dir.set_status(state=outcome.state, ended=_now(), error=outcome.error, files=files)

@@ -46,7 +46,7 @@ class RunStore(Protocol):
 class Notifier(Protocol):
     """Calls a hook of every plugin; `plugins.Catalog`."""
 
-    def notify(self, hook: str, **arguments: Any) -> None: ...
+    def notify(self, hook_name: str, **arguments: Any) -> None: ...
 
 
 @dataclass(frozen=True)
