@@ -43,9 +43,7 @@ def bpe_tokenizer() -> Any:
     )
     inner.train_from_iterator(SENTENCES * 3, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>")
-    tokenizer.chat_template = (
-        "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant] "
-    )
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant] "
     return tokenizer
 
 
@@ -72,9 +70,7 @@ def requests(kind: str, arguments: list[tuple[str, ...]]) -> list[Any]:
 
 def test_loglikelihood(model: EvalModel, lm: Any) -> None:
     draw = random.Random(0)
-    pairs = [
-        (" ".join(draw.choices(WORDS, k=draw.randint(1, 9))), " " + draw.choice(WORDS)) for _ in range(25)
-    ]
+    pairs = [(" ".join(draw.choices(WORDS, k=draw.randint(1, 9))), " " + draw.choice(WORDS)) for _ in range(25)]
     pairs += [
         ("", "The river runs"),
         ("The river ", "runs to the sea"),
@@ -98,9 +94,7 @@ def test_a_continuation_that_merges_into_its_context_is_still_scored(model: Eval
 
 def test_loglikelihood_rolling(model: EvalModel, lm: Any) -> None:
     texts = [*SENTENCES, " ".join(SENTENCES * 3), "a"]
-    theirs = lm.loglikelihood_rolling(
-        requests("loglikelihood_rolling", [(t,) for t in texts]), disable_tqdm=True
-    )
+    theirs = lm.loglikelihood_rolling(requests("loglikelihood_rolling", [(t,) for t in texts]), disable_tqdm=True)
     assert [s.total for s in model.rolling(texts)] == pytest.approx(theirs, abs=1e-3)
 
 
@@ -158,19 +152,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def run(model: EvalModel, tasks: Path, *names: str, **options: Any) -> list[Row]:
     config = HarnessConfig(tasks=names, include_path=tasks, **options)
-    return score_entry(
-        {"use": "builtin/lm-eval", "name": "harness"}, Harness(config), model, [], 0, spec=SPEC
-    )
+    return score_entry({"use": "builtin/lm-eval", "name": "harness"}, Harness(config), model, [], 0, spec=SPEC)
 
 
 @pytest.mark.parametrize(("task", "template"), [("local_choice", "plain"), ("local_exam", "letters")])
-def test_multiple_choice(
-    task: str, template: str, model: EvalModel, tasks: Path, examples: list[Example]
-) -> None:
+def test_multiple_choice(task: str, template: str, model: EvalModel, tasks: Path, examples: list[Example]) -> None:
     rows = run(model, tasks, task)
-    ours = MultipleChoice(MultipleChoiceConfig.model_validate({"template": template})).score(
-        model, examples, 0
-    )
+    ours = MultipleChoice(MultipleChoiceConfig.model_validate({"template": template})).score(model, examples, 0)
     expected = {r.id: (r.values["accuracy"], r.values["accuracy-normalised"]) for r in ours}
     assert {r.id.rpartition(":")[2]: (r.values["acc"], r.values["acc_norm"]) for r in rows} == expected
     assert len(rows) == 24 and {r.group for r in rows} == {task}
@@ -185,18 +173,14 @@ def test_choice_loglikelihoods_agree(model: EvalModel, tasks: Path, examples: li
 
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
     hflm = HFLM(pretrained=model.hf, tokenizer=copy.deepcopy(model.tokenizer), batch_size=4, max_length=48)
-    results = lm_eval.simple_evaluate(
-        model=hflm, tasks=["local_choice"], task_manager=manager, bootstrap_iters=0
-    )
+    results = lm_eval.simple_evaluate(model=hflm, tasks=["local_choice"], task_manager=manager, bootstrap_iters=0)
     samples = results["samples"]["local_choice"]
     theirs = [float(r[0]) for s in sorted(samples, key=lambda s: s["doc_id"]) for r in s["filtered_resps"]]
     ours = model.logprobs([(e.prompt, f" {c}") for e in examples for c in e.choices])
     assert [s.total for s in ours] == pytest.approx(theirs, abs=1e-4)
 
 
-def test_batch_size_and_limit_are_honoured(
-    model: EvalModel, tasks: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batch_size_and_limit_are_honoured(model: EvalModel, tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     forward = model.hf.forward
 
@@ -211,9 +195,7 @@ def test_batch_size_and_limit_are_honoured(
 
 
 def test_chat_template_and_fewshot_are_honoured(model: EvalModel, tasks: Path) -> None:
-    (row, *_) = run(
-        model, tasks, "local_choice", limit=1, apply_chat_template=True, system_instruction="Be brief."
-    )
+    (row, *_) = run(model, tasks, "local_choice", limit=1, apply_chat_template=True, system_instruction="Be brief.")
     assert row.sample["prompt"].startswith("[system] Be brief.\n[user] Question 0:")
     assert row.sample["prompt"].endswith("[assistant] ")
     (shot, *_) = run(model, tasks, "local_choice", limit=1, num_fewshot=2)
@@ -231,9 +213,7 @@ def test_perplexities_are_those_of_the_harness(model: EvalModel, tasks: Path) ->
     per_word = sum(r.weight * r.values["word_perplexity"] for r in words) / sum(r.weight for r in words)
     assert per_word == pytest.approx(-sum(totals) / sum(len(s.split()) for s in SENTENCES), rel=1e-5)
     bits = sum(r.weight * r.values["bits_per_byte"] for r in in_bytes) / sum(r.weight for r in in_bytes)
-    assert bits == pytest.approx(
-        -sum(totals) / sum(len(s.encode()) for s in SENTENCES) / math.log(2), rel=1e-5
-    )
+    assert bits == pytest.approx(-sum(totals) / sum(len(s.encode()) for s in SENTENCES) / math.log(2), rel=1e-5)
 
 
 def test_the_live_model_is_left_as_it_was(model: EvalModel, tasks: Path) -> None:

@@ -107,8 +107,6 @@ def test_progress_counts_examples_and_is_taken_off_again(model: EvalModel) -> No
             return [row(e) for e in examples]
 
     seen: list[tuple[int, int]] = []
-    score_entry(
-        ENTRY, Reading(NoConfig()), model, EXAMPLES, 0, spec=SPEC, done=lambda a, b: seen.append((a, b))
-    )
+    score_entry(ENTRY, Reading(NoConfig()), model, EXAMPLES, 0, spec=SPEC, done=lambda a, b: seen.append((a, b)))
     assert seen == sorted(seen) and seen[-1] == (3, 3) and len(seen) > 2
     assert model.progress is None

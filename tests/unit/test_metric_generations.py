@@ -61,7 +61,4 @@ def test_registering_metrics_needs_no_torch() -> None:
         "import sys, unlearn_suite.builtin.metrics as m; m.metric_specs();"
         "print([n for n in ('torch', 'transformers', 'lm_eval') if n in sys.modules])"
     )
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        == "[]\n"
-    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

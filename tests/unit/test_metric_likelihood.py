@@ -83,16 +83,12 @@ def test_choice_values_by_hand() -> None:
     assert values["p-correct"] == pytest.approx(0.25 / 0.875)
     assert values["chance"] == pytest.approx(1 / 3)
     assert choice_values(totals, [1, 4, 2], answer=0)["accuracy"] == 1.0
-    assert choice_values([-1e4, -1e4 - 1], [1, 1], answer=0)["p-correct"] == pytest.approx(
-        1 / (1 + math.exp(-1))
-    )
+    assert choice_values([-1e4, -1e4 - 1], [1, 1], answer=0)["p-correct"] == pytest.approx(1 / (1 + math.exp(-1)))
 
 
 @pytest.mark.parametrize("template", ["plain", "letters"])
 def test_multiple_choice_by_hand(template: str, model: EvalModel) -> None:
-    example = Example(
-        "q", prompt="The sky is", choices=("green", "blue", "made of cheese"), answer=1, group="sky"
-    )
+    example = Example("q", prompt="The sky is", choices=("green", "blue", "made of cheese"), answer=1, group="sky")
     config = MultipleChoiceConfig.model_validate({"template": template, "description": "Answer this.\n\n"})
     (row,) = MultipleChoice(config).score(model, [example], 0)
     if template == "plain":

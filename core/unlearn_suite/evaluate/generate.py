@@ -65,9 +65,7 @@ def choose(logits_nv: Tensor, u_n: Tensor, temperature: float, top_p: float) -> 
     left = torch.arange(len(logits_nv), device=logits_nv.device)
     for width in (*CANDIDATES, logits_nv.shape[1]):
         every = width >= logits_nv.shape[1]
-        values, ids = (
-            logits_nv[left].sort(dim=1, descending=True) if every else logits_nv[left].topk(width, dim=1)
-        )
+        values, ids = logits_nv[left].sort(dim=1, descending=True) if every else logits_nv[left].topk(width, dim=1)
         probs = (values - log_z[left]).double().exp()
         picked = ids.gather(1, _inverse(_nucleus(probs, top_p), u_n[left])[:, None])[:, 0]
         # A nucleus that is wider than the candidates is tried again with more of them.
@@ -147,9 +145,7 @@ class Generator:
             h_btd, cache = self.forward.hidden(ids_n[:, None], mask, positions, cache, keep=True)
             h_nd = h_btd[:, -1]
 
-    def _read_prompts(
-        self, batch: list[_Sequence], prompts: Sequence[Sequence[int]]
-    ) -> tuple[Tensor, Any, Tensor]:
+    def _read_prompts(self, batch: list[_Sequence], prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Any, Tensor]:
         """Hidden state of each sequence's last prompt token, cache and mask. A prompt is read only once."""
         distinct = list(dict.fromkeys(sequence.prompt for sequence in batch))
         h_nd, cache, mask = self._prefill([prompts[p] for p in distinct])
@@ -180,9 +176,7 @@ class Generator:
                 sequence.done = True
 
     def _decode(self, tokens: list[int]) -> str:
-        return str(
-            self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        )
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _text(self, sequence: _Sequence, stop: tuple[str, ...]) -> str:
         text = self._decode(sequence.tokens)

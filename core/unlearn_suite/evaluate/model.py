@@ -66,9 +66,7 @@ class EvalModel:
         """
         windows = [self._encoder.windows(text, max_tokens) for text in texts]
         with self._evaluating():
-            scores = Scorer(self._forward, self.batch_tokens, self.progress)(
-                [w for ws in windows for w in ws]
-            )
+            scores = Scorer(self._forward, self.batch_tokens, self.progress)([w for ws in windows for w in ws])
         parts = iter(scores)
         return [_joined([next(parts) for _ in ws]) for ws in windows]
 

@@ -65,9 +65,7 @@ class Pass:
 class Scorer:
     """Scores items in any order and of any length; results come back in the order of the items."""
 
-    def __init__(
-        self, forward: Forward, batch_tokens: int, progress: Callable[[int, int], None] | None = None
-    ) -> None:
+    def __init__(self, forward: Forward, batch_tokens: int, progress: Callable[[int, int], None] | None = None) -> None:
         self.forward = forward
         self.batch_tokens = batch_tokens
         self.progress = progress

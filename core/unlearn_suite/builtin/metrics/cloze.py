@@ -60,12 +60,8 @@ SPEC = MetricSpec(
     load="unlearn_suite.builtin.metrics.cloze:Cloze",
     config=ClozeConfig,
     values={
-        "exact": ValueSpec(
-            "greedy decoding gives exactly the answer's tokens", better="higher", lowest=0, highest=1
-        ),
-        "nll": ValueSpec(
-            "mean negative log-likelihood per answer token", unit="nats", better="lower", lowest=0
-        ),
+        "exact": ValueSpec("greedy decoding gives exactly the answer's tokens", better="higher", lowest=0, highest=1),
+        "nll": ValueSpec("mean negative log-likelihood per answer token", unit="nats", better="lower", lowest=0),
         "p": ValueSpec("probability of the whole answer", better="higher", lowest=0, highest=1),
         "hit": ValueSpec(
             "share of the answer's tokens that are the most probable one",

@@ -107,9 +107,7 @@ class Harness(Metric[HarnessConfig]):
         include = None if config.include_path is None else str(config.include_path)
         if include:
             if not Path(include).is_dir():
-                raise PlanError(
-                    f"there is no folder {include}", code="no-such-folder", hint="correct include_path"
-                )
+                raise PlanError(f"there is no folder {include}", code="no-such-folder", hint="correct include_path")
             own = kind(include_path=include, include_defaults=False)
             if set(config.tasks) <= set(own.all_subtasks):
                 return own

@@ -33,9 +33,7 @@ class MultipleChoice(Metric[MultipleChoiceConfig]):
 
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
         items = [self._item(example) for example in examples]
-        pairs = [
-            (context, join(context, c, self.config.separator)) for context, choices in items for c in choices
-        ]
+        pairs = [(context, join(context, c, self.config.separator)) for context, choices in items for c in choices]
         scores = iter(model.logprobs(pairs))
         for example, (context, choices) in zip(examples, items, strict=True):
             totals = [next(scores).total for _ in choices]

@@ -15,6 +15,9 @@ from unlearn_suite import PrerequisiteError
 
 _RENAMED = {"toxic": "toxicity", "severe_toxic": "severe_toxicity", "identity_hate": "identity_attack"}
 """Jigsaw's column names as Detoxify reports them"""
+_VOCABULARIES = frozenset(
+    ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model")
+)
 _MODEL_CLASS = re.compile(r"^[A-Z]\w*ForSequenceClassification$")
 _TOKENIZER_CLASS = re.compile(r"^[A-Z]\w*Tokenizer(Fast)?$")
 
@@ -28,6 +31,10 @@ def load_checkpoint(path: Path, config_folder: Path | None = None) -> tuple[Any,
     """
     import transformers
 
+    if config_folder is not None and not config_folder.is_dir():
+        raise PrerequisiteError(
+            f"there is no folder {config_folder}", code="no-such-folder", hint="correct `config_folder`"
+        )
     loaded = _read(path)
     try:
         arch = loaded["config"]["arch"]["args"]
@@ -39,24 +46,36 @@ def load_checkpoint(path: Path, config_folder: Path | None = None) -> tuple[Any,
         count = int(arch["num_classes"])
     except (KeyError, TypeError) as error:
         raise _bad(path, f"it has no {error}" if isinstance(error, KeyError) else str(error)) from error
-    local = Path(source).is_dir()
-    if config_folder is not None and not local:
-        raise PrerequisiteError(
-            f"there is no folder {source}", code="no-such-folder", hint="correct config_folder"
-        )
-    try:
-        config = model_class.config_class.from_pretrained(source, num_labels=count, local_files_only=local)
-        tokenizer = tokenizer_class.from_pretrained(source, local_files_only=local)
-    except (OSError, ValueError) as error:
-        raise PrerequisiteError(
-            f"no configuration and tokenizer for the checkpoint in {source}: {str(error).splitlines()[0]}",
-            code="detoxify-config",
-            where=str(path),
-            hint="give `config_folder`: a folder with config.json and the tokenizer's files",
-        ) from error
+    config, tokenizer = _configured(model_class, tokenizer_class, source, count, path)
     model = model_class(config)
     _fill(model, state, path)
     return model, tokenizer, labels
+
+
+def _configured(model_class: Any, tokenizer_class: Any, source: str, labels: int, path: Path) -> tuple[Any, Any]:
+    """Configuration and tokenizer from a folder (or a hub id).
+
+    A folder is looked into first: without files the library would make an empty configuration and an
+    empty tokenizer, and every score would be noise.
+    """
+    folder = Path(source)
+    names = {p.name for p in folder.iterdir()} if folder.is_dir() else None
+    if names is not None and not ("config.json" in names and names & _VOCABULARIES):
+        raise _no_config(source, path, "it needs config.json and a vocabulary")
+    try:
+        config = model_class.config_class.from_pretrained(source, num_labels=labels, local_files_only=names is not None)
+        return config, tokenizer_class.from_pretrained(source, local_files_only=names is not None)
+    except (OSError, ValueError) as error:
+        raise _no_config(source, path, str(error).splitlines()[0]) from error
+
+
+def _no_config(source: str, path: Path, why: str) -> PrerequisiteError:
+    return PrerequisiteError(
+        f"no configuration and tokenizer for the checkpoint in {source}: {why}",
+        code="detoxify-config",
+        where=str(path),
+        hint="give `config_folder`: a folder with config.json and the tokenizer's files",
+    )
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -90,9 +109,7 @@ def _fill(model: Any, state: Mapping[str, Any], path: Path) -> None:
         raise _bad(path, "its weights have other shapes than the configuration says") from error
     extra = [name for name in result.unexpected_keys if not name.endswith("position_ids")]
     if result.missing_keys or extra:
-        raise _bad(
-            path, f"its weights do not fit the configuration (first: {(result.missing_keys + extra)[0]})"
-        )
+        raise _bad(path, f"its weights do not fit the configuration (first: {(result.missing_keys + extra)[0]})")
 
 
 def _bad(path: Path, why: str) -> PrerequisiteError:

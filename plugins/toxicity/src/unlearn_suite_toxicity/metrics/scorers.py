@@ -44,9 +44,7 @@ class ProfanityCheck:
 class Classifier:
     """A sequence classifier with one sigmoid per label, such as Detoxify's."""
 
-    def __init__(
-        self, model: Any, tokenizer: Any, labels: Sequence[str], label: str, device: str = "cpu"
-    ) -> None:
+    def __init__(self, model: Any, tokenizer: Any, labels: Sequence[str], label: str, device: str = "cpu") -> None:
         if label not in labels:
             raise PrerequisiteError(
                 f"the classifier has no label {label!r}",

@@ -123,9 +123,7 @@ SPEC = MetricSpec(
     values={
         "mean": _share("mean toxicity of the continuations"),
         "fraction": _share("share of continuations at or above the threshold"),
-        "expected-max": _share(
-            "largest toxicity among a prompt's n continuations (expected maximum toxicity)"
-        ),
+        "expected-max": _share("largest toxicity among a prompt's n continuations (expected maximum toxicity)"),
         "any": _share("at least one of a prompt's n continuations is toxic (toxicity probability)"),
         "second-mean": _share("mean toxicity by the second scorer"),
         **TEXT_STATISTICS,
