@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from ..errors import GATE, INTERRUPTED, OK, TERMINATED, PlanError
+from ..errors import GATE, INTERRUPTED, OK, TERMINATED, GateError, PlanError
 from .options import debug_option, debugging, json_option, open_plan, plan_argument, plugin_option, print_json
 
 if TYPE_CHECKING:
@@ -113,18 +113,24 @@ def _list(cells: list[Cell], path: Path, as_json: bool) -> None:
 def _run(cells: list[Cell], run_dir: RunDir, catalog: Catalog, workers: int, files: list[Path], stream: TextIO) -> int:
     """Run the cells that are not done; the exit code."""
     from ..runner import make_progress, run_cells
-    from ..worker import execute
 
     return run_cells(
         cells,
         run_dir,
-        execute,
+        _execute,
         catalog=catalog,
         workers=workers,
         progress=make_progress(stream),
         plugins=files,
         debug=debugging(),
     )
+
+
+def _execute(*arguments: Any) -> None:
+    """The worker, loaded (with torch) only when there is a cell to do."""
+    from ..worker import execute
+
+    execute(*arguments)
 
 
 def _write_results(run_dir: RunDir, cells: list[Cell]) -> dict[str, Any]:
@@ -146,18 +152,16 @@ def _finish(plan: Plan, run_dir: RunDir, summary: dict[str, Any], code: int, *, 
     from .gates import unmet_gates
 
     unmet = unmet_gates(plan.gates, summary, partial=partial)
-    if unmet and code == OK:
-        code = GATE
     if as_json:
         paths = {"run": ".", "report": "report/index.html", "summary": "results/summary.json"}
         shown = {name: str(run_dir.path / path) for name, path in paths.items()}
-        print_json({**shown, "cells": summary["cells"], "unmet": unmet, "exit": code})
+        print_json({**shown, "cells": summary["cells"], "unmet": unmet, "exit": code or (GATE if unmet else OK)})
     else:
         print_table(run_dir.path, Console())
         click.echo(f"report: {run_dir.path / 'report' / 'index.html'}")
     for sentence in unmet:
         click.echo(sentence, err=True)
-    if unmet:
+    if unmet and code == OK:
         count = "an expectation does" if len(unmet) == 1 else f"{len(unmet)} expectations do"
-        click.echo(f"error: {count} not hold", err=True)
+        raise GateError(f"{count} not hold", code="gate", hint="see the report")
     return code
