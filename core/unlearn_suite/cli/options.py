@@ -33,7 +33,7 @@ plugin_option = click.option(
     "--plugin",
     "plugin_files",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Load plugins from a Python file too; may be given several times.",
 )
@@ -50,9 +50,19 @@ def open_plan(path: Path, plugin_files: Sequence[Path]) -> tuple[Plan, Catalog]:
 
     def load(files: Sequence[Path]) -> Catalog:
         catalogs.append(load_catalog([*plugin_files, *files]))
+        _warn_of_plugins(catalogs[0])
         return catalogs[0]
 
     return load_plan(path, load, assets=asset_names()), catalogs[0]
+
+
+def _warn_of_plugins(catalog: Catalog) -> None:
+    """A plugin that could not be loaded is always told; it is fatal only when the plan uses it."""
+    for report in catalog.reports:
+        if not report.ok:
+            place = f" ({report.where})" if report.where else ""
+            name = f"{report.distribution} ({report.entry_point})"
+            click.echo(f"warning: plugin {name} is {report.status}: {report.message}{place}", err=True)
 
 
 def print_json(value: Any) -> None:

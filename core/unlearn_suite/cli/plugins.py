@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +88,16 @@ def show(name: str, plugin_files: tuple[Path, ...], as_json: bool) -> None:
         if index:
             click.echo()
         for line in entry_lines(one):
-            click.echo(line)
+            click.echo(_wrapped(line))
+
+
+def _wrapped(line: str) -> str:
+    """A line folded to the terminal, below its own indent; left whole for pipes and files."""
+    if not sys.stdout.isatty():
+        return line
+    indent = line[: len(line) - len(line.lstrip())]
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(line.strip(), width, initial_indent=indent, subsequent_indent=indent + "  ")
 
 
 def _entries(name: str, catalog: Catalog) -> list[Entry]:

@@ -232,7 +232,7 @@ class _Builder:
             if tag == "float":
                 return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
         except ValueError:
-            tag = f"!{tag} on {text!r}"
+            tag = f"!{tag} on {text[:40]!r}"
         if tag != "str":
             message = f"the tag {tag!r} is not supported"
             self.faults.add(self._mark(node), message, "plan-tag", "remove it")

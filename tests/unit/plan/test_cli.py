@@ -113,6 +113,19 @@ def test_a_plan_that_needs_a_broken_plugin(run: Run) -> None:
     assert "Traceback" not in err
 
 
+def test_a_broken_plugin_that_is_not_used_is_only_told(run: Run) -> None:
+    Path("bad.py").write_text("raise RuntimeError('half written')\n")
+    code, out, err = run("plan", "check", "plan.yaml", "--plugin", "bad.py")
+    assert (code, out) == (0, "plan.yaml: fine (1 problem, 1 model, 2 arms, 1 seed)\n")
+    assert err == "warning: plugin bad (bad.py) is broken: RuntimeError: half written (bad.py:1)\n"
+
+
+def test_a_plugin_file_that_is_not_there(run: Run) -> None:
+    code, out, err = run("plugins", "list", "--plugin", "gone.py")
+    assert (code, out) == (2, "")
+    assert "'gone.py' does not exist" in err
+
+
 def test_plan_show_is_a_plan(run: Run) -> None:
     code, out, _ = run("plan", "show", "plan.yaml")
     assert code == 0

@@ -67,6 +67,14 @@ def test_anchors_and_merge_keys() -> None:
     assert str(root.map["more"].map["x"].at) == "p.yaml:1:14"
 
 
+def test_byte_order_mark_and_dos_line_ends(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_bytes("\ufeffplan: 1\r\nname: é\r\n".encode())
+    node = read_yaml(tmp_path / "p.yaml", Faults())
+    assert node is not None
+    assert node.plain() == {"plan": 1, "name": "é"}
+    assert node.map["name"].at.line == 2
+
+
 def test_an_alias_inside_itself() -> None:
     assert told("a: &a [1, *a]") == ["p.yaml:1:4: this alias contains itself"]
 
