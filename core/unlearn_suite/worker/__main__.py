@@ -10,11 +10,11 @@ from pathlib import Path
 def main() -> int:
     """Exit code as the CLI's: 0 when the cell is done."""
     from ..plugins import load_catalog
-    from ..runner import run_cells
-    from ..runner.progress import PlainProgress
+    from ..runner import RecordProgress, follow_parent, run_cells
     from ..store import RunDir
     from ..study import Cell
 
+    follow_parent()
     parser = argparse.ArgumentParser(prog="unlearn_suite.worker")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("cell_id")
@@ -26,7 +26,8 @@ def main() -> int:
     cell_dir = next(c for c in run.cells() if c.cell["id"] == arguments.cell_id)
     cell = Cell.from_json(cell_dir.cell)
     catalog = load_catalog(arguments.plugin)
-    return int(run_cells([cell], run, execute, catalog=catalog, workers=1, progress=PlainProgress(sys.stdout)))
+    progress = RecordProgress(cell_dir, sys.stdout)
+    return int(run_cells([cell], run, execute, catalog=catalog, workers=1, progress=progress))
 
 
 if __name__ == "__main__":

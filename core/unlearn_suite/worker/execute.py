@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import SuiteError
 from .inputs import Inputs
-from .loaded import LoadedModel, borrowed_model
+from .loaded import borrowed_model
 from .scoring import score_cell
 from .training import train_cell
 
@@ -73,5 +73,3 @@ class _Clock:
             total = known.get(phase, 0.0) + time.monotonic() - start
             self.cell_dir.set_status(seconds={**known, phase: round(total, 2)})
 
-
-__all__ = ["LoadedModel", "execute"]
