@@ -30,7 +30,8 @@ class Family:
 
     @property
     def is_curve(self) -> bool:
-        return any(len(xs) > 1 for lines in self.members.values() for xs, _ in lines)
+        """False for what was reported once, or never changed."""
+        return any(len(set(ys)) > 1 for lines in self.members.values() for _, ys in lines)
 
     def last(self, member: str) -> float:
         """Mean over seeds of the last value."""
@@ -45,7 +46,7 @@ class ArmCurves:
     arm: str
     seeds: tuple[int, ...]
     pictures: tuple[tuple[str, Markup, tuple[str, ...]], ...]
-    """(family name, SVG, member names when there are several)"""
+    """(family name, SVG, the members' numbers when there are several)"""
     closing: tuple[tuple[str, str], ...]
 
 
@@ -62,13 +63,16 @@ def arm_curves(run: RunData, problem: ProblemSummary, name: str) -> list[ArmCurv
                 (f.name, Markup(draw(f, f"{name}-{number_}-{i}", arm)), _legend(f))  # escaped part by part
                 for i, f in enumerate(curves)
             )
-            closing = tuple((m, number(f.last(m))) for f in once for m in f.members)
+            closing = tuple((m, short(float(f"{f.last(m):.4g}"))) for f in once for m in f.members)
             found.append(ArmCurves(arm, tuple(c.seed for c in cells), pictures, closing))
     return found
 
 
 def _legend(family: Family) -> tuple[str, ...]:
-    return tuple(family.members) if len(family.members) > 1 else ()
+    """What tells the members of a family apart: their numbers. () for a single scalar."""
+    if len(family.members) < 2:
+        return ()
+    return tuple(member.removeprefix(family.name).lstrip("._/-") for member in family.members)
 
 
 def read_families(seeds: Sequence[list[Json]]) -> list[Family]:
@@ -133,10 +137,10 @@ def draw(family: Family, name: str, arm: str) -> str:
     for tick in ticks(lo, hi, 3):
         svg.line(LEFT, y(tick), WIDTH - RIGHT, y(tick), "rule")
         svg.text(LEFT - 5, y(tick) + 3.5, short(tick), "tick", "end")
-    shown = ticks(x.lo, x.hi, 3)
-    for tick in shown:
-        word = f"step {short(tick)}" if tick == shown[-1] else short(tick)
-        svg.text(x(tick), HEIGHT - 6, word, "tick", "end" if x(tick) > WIDTH - RIGHT - 30 else "middle")
+    svg.text(WIDTH - RIGHT, HEIGHT - 6, "step", "tick", "end")
+    for tick in ticks(x.lo, x.hi, 4):
+        if x(tick) < WIDTH - RIGHT - 34:
+            svg.text(x(tick), HEIGHT - 6, short(tick), "tick", "middle")
     for colour, found in enumerate(family.members.values()):
         for xs, ys in found:
             points = polyline([x(v) for v in xs], [y(v) for v in ys])

@@ -10,7 +10,7 @@ from .summary import Measure, ProblemSummary, Result
 from .words import number
 
 WIDTH, HEIGHT = 560.0, 350.0
-LEFT, RIGHT, TOP, BOTTOM = 62.0, 18.0, 18.0, 50.0
+LEFT, RIGHT, TOP, BOTTOM = 72.0, 18.0, 18.0, 50.0
 LABEL_GAP = 15.0
 
 
@@ -120,12 +120,17 @@ def _axes(svg: Svg, x: Scale, y: Scale, forget: Measure) -> None:
     for tick in ticks(x.lo, x.hi, 6):
         svg.line(x(tick), TOP, x(tick), floor, "rule")
         svg.text(x(tick), floor + 17, f"{short(round(100 * tick, 6))} %", "tick", "middle")
-    word = "removed" if forget.entry.want == "lower" else "gained"
-    base = "of what the untouched model has above chance" if forget.info.chance else "of the untouched model's value"
-    svg.text((LEFT + right) / 2, HEIGHT - 12, f"{forget.label}: {word}, {base}  →", "axis", "middle")
+    svg.text((LEFT + right) / 2, HEIGHT - 12, _gone_label(forget), "axis", "middle")
     middle = (TOP + floor) / 2
-    svg.add("text", "worst kept measure  →", x=14.0, y=middle, class_="axis", text_anchor="middle",
+    svg.add("text", "left of the worst kept measure  →", x=14.0, y=middle, class_="axis", text_anchor="middle",
             transform=f"rotate(-90 14 {middle:.0f})")  # fmt: skip
+
+
+def _gone_label(forget: Measure) -> str:
+    if forget.entry.want == "higher":
+        return f"“{forget.label}” gained, relative to the untouched model  →"
+    whole = "down to chance" if forget.info.chance else "all of it"
+    return f"“{forget.label}” removed (100 % = {whole})  →"
 
 
 def _draw(svg: Svg, point: ArmPoint, x: Scale, y: Scale) -> None:
@@ -145,13 +150,14 @@ def _draw(svg: Svg, point: ArmPoint, x: Scale, y: Scale) -> None:
 
 
 def _label(svg: Svg, point: ArmPoint, x: Scale, y: Scale, taken: list[tuple[float, float]]) -> None:
-    """The arm's name beside its point, moved down until it is clear of the other labels."""
+    """The arm's name beside its point, moved away until it is clear of the other labels."""
     px, py = x.inside(point.gone.mean), y.inside(point.kept[0].share.mean)
     left = px > (LEFT + WIDTH) / 2
-    at_x, at_y = (px - 11, py + 17) if left else (px + 11, py + 17)
+    at_x, at_y, step = px - 11 if left else px + 11, py + 17, LABEL_GAP
+    if at_y > HEIGHT - BOTTOM - 4:
+        at_y, step = py - 12, -LABEL_GAP
     reach = 7.0 * len(point.arm)
     while any(abs(at_y - ty) < LABEL_GAP and abs(at_x - tx) < reach + 40 for tx, ty in taken):
-        at_y += LABEL_GAP
-    at_y = min(at_y, HEIGHT - BOTTOM - 4)
+        at_y += step
     taken.append((at_x, at_y))
     svg.text(at_x, at_y, point.arm, f"label series s{point.series % 6} name", "end" if left else "start")

@@ -192,13 +192,13 @@ def _key(series: int) -> Markup:
 
 
 def _unit_note(info: ValueInfo) -> str:
-    """'0 to 1, higher is better, chance 0.25'."""
+    """'0 to 1, higher is better where it is to be kept, chance 0.25'."""
     ends = ""
     if info.lowest is not None or info.highest is not None:
         low = f"{info.lowest:g}" if info.lowest is not None else "−∞"
         high = f"{info.highest:g}" if info.highest is not None else "∞"
         ends = f"{low} to {high}"
-    better = f"{info.better} is better" if info.better else ""
+    better = f"{info.better} is better where it is to be kept" if info.better else ""
     chance = f"chance {words.number(info.chance, 2)}" if info.chance is not None else ""
     averaged = "exp of the weighted mean" if info.aggregate == "exp-mean" else ""
     return ", ".join(part for part in (info.unit, ends, better, chance, averaged) if part)

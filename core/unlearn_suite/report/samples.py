@@ -12,8 +12,8 @@ from .load import CellData, Entry, Json, RunData
 from .summary import Measure, ProblemSummary
 from .words import number
 
-SHOWN = 6
-MORE = 24
+SHOWN = 4
+MORE = 20
 MOST_LETTERS = 1200
 _GIVEN = frozenset({"prompt", "question", "answer", "target", "expected", "choices", "context", "reference"})
 _PRODUCED = frozenset({"output", "outputs", "continuation", "continuations", "generation", "completion", "chosen"})
@@ -163,9 +163,11 @@ def _pieces(value: Any) -> tuple[Piece, ...]:
 
 def _plain(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = text.strip("\n")
+    text = text.strip()
     return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} … ({len(text) - MOST_LETTERS:,} letters more)"
 
 
 def _score(value: Any) -> str:
-    return number(float(value), 2) if isinstance(value, int | float) else ""
+    if not isinstance(value, int | float):
+        return ""
+    return number(float(value), 0 if float(value).is_integer() else 2)

@@ -32,6 +32,11 @@ class Point:
         return f"{self.measure.label} {span(self.result)}"
 
     @property
+    def change(self) -> str:
+        """The relative change, or the change where there is no relative one."""
+        return change_of(self.result)
+
+    @property
     def quoted(self) -> str:
         """The same for use within a sentence."""
         return f"“{self.measure.label}” {span(self.result)}"
@@ -69,9 +74,16 @@ def span(result: Result) -> str:
         return number(result.after.mean, result.info.places(result.after.mean))
     before, after = result.compared.before.mean, result.compared.after.mean
     places = result.info.places(before)
-    relative = result.compared.relative
-    change = percent(relative.mean) if relative else signed(result.compared.change.mean, places)
-    return f"{number(before, places)} → {number(after, places)} ({change})"
+    return f"{number(before, places)} → {number(after, places)} ({change_of(result)})"
+
+
+def change_of(result: Result) -> str:
+    """'−97 %', or '−0.593' where the base model has 0; '' without a base."""
+    if result.compared is None:
+        return ""
+    if result.compared.relative is not None:
+        return percent(result.compared.relative.mean)
+    return signed(result.compared.change.mean, result.info.places(result.compared.before.mean))
 
 
 def arm_lines(problem: ProblemSummary) -> list[ArmLine]:

@@ -43,7 +43,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Sums:
-    """Weighted sums per seed and unit: `total` and `weight` are [S, U]; a unit without a value weighs 0."""
+    """Weighted sums per seed and unit: `total` and `weight` are [S, U]. Every unit has a value in some seed."""
 
     total: Array
     weight: Array
@@ -53,8 +53,7 @@ class Sums:
 
     @property
     def n_units(self) -> int:
-        """Units that have a value in some seed."""
-        return int((self.weight.sum(axis=0) > 0).sum())
+        return len(self.units)
 
     def only(self, keep: npt.NDArray[np.bool_]) -> Sums:
         """The units where the mask [U] holds."""
@@ -112,7 +111,8 @@ def _scatter(
         np.add.at(total[seed], where, (x * w)[good])
         np.add.at(weight[seed], where, w[good])
         rows += int(good.sum())
-    return Sums(total, weight, units, groups, rows)
+    # a unit without any value would only thin out the draws
+    return Sums(total, weight, units, groups, rows).only(weight.sum(axis=0) > 0)
 
 
 def _weight(value: Any) -> float:
@@ -224,7 +224,7 @@ def compare(after: Sums, base: Sums, how: Aggregate = "mean", chance: float | No
     if base.total.shape[0] not in (1, after.total.shape[0]):
         raise ValueError("base needs one seed, or as many as the arm")
     after, base = pair(after, base)
-    if not after.n_units or not base.n_units:
+    if not after.n_units:
         return None
     a, b = Resampled(after, how), Resampled(base, how)
     floor = chance or 0.0

@@ -101,23 +101,22 @@ class _Table:
     ) -> None:
         self.entry = entry
         self.base_arm = base_arm
-        base_entry = base_cell.entries.get(entry.name) if base_cell else None
-        self.fallback = run.score_rows(base_cell, base_entry) if base_cell and base_entry else []
         self.after: dict[str, list[list[Json]]] = {}
         self.before: dict[str, list[list[Json]]] = {}
-        distinct: dict[int, list[Json]] = {id(self.fallback): self.fallback} if self.fallback else {}
+        home = base_cell.entries.get(entry.name) if base_cell else None
+        fallback = (run.base_rows(home) or run.score_rows(base_cell, home)) if base_cell and home else []
+        known = {home.key: fallback} if home and fallback else {}
         for cell in cells:
             own = cell.entries.get(entry.name)
             if cell is base_cell or own is None:
                 continue
-            base = run.base_rows(own) or self.fallback
-            if base:
-                distinct.setdefault(id(base), base)
+            if own.key not in known and (shared := run.base_rows(own)):
+                known[own.key] = shared
             rows = run.score_rows(cell, own)
             if rows:
                 self.after.setdefault(cell.arm, []).append(rows)
-                self.before.setdefault(cell.arm, []).append(base)
-        self.base_seeds = list(distinct.values())
+                self.before.setdefault(cell.arm, []).append(known.get(own.key, fallback))
+        self.base_seeds = list(known.values())
         self._known: dict[tuple[str, tuple[int, ...]], Sums] = {}
 
     def measures(self, arms: Iterable[str]) -> list[Measure]:

@@ -42,7 +42,7 @@ def percent(share: float | None) -> str:
     """A relative change with its sign: 0.021 -> '+2.1 %'."""
     if share is None or not math.isfinite(share):
         return "–"
-    return f"{signed(100 * share, 0 if abs(share) >= 0.0995 else 1)} %"
+    return f"{signed(100 * share, 0 if abs(share) >= 0.0995 else 1)}\u00a0%"
 
 
 def between(estimate: Estimate | None, places: int, sign: bool = False) -> str:

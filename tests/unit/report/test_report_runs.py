@@ -1,0 +1,102 @@
+"""summary.json, and runs in every state: only a base model, going on, torn, empty, changed."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from unlearn_suite.errors import PlanError
+from unlearn_suite.report import print_table, write_report, write_summary
+
+ReadPage = Callable[[str], Any]
+
+
+def test_summary_json_holds_every_number(run_path: Path) -> None:
+    data = json.loads(write_summary(run_path).read_text())
+    found = {(r["problem"], r["arm"], r["metric"], r["value"]): r for r in data["results"]}
+    result = found["everyday-knowledge", "cosine-rmu", "forget", "exact"]
+    assert (result["n"], result["seeds"], result["want"]) == (60, 2, "lower")
+    assert result["change"]["mean"] == pytest.approx(result["mean"] - result["base"]["mean"])
+    assert result["lo"] <= result["mean"] <= result["hi"]
+    assert result["verdict"] == {"state": "met", "word": "lower"}
+    keep = found["everyday-toxicity", "probe-directions", "keep", "exact"]
+    assert set(keep["groups"]) == {"animals", "astronomy", "chemical symbols", "opposites"}
+    assert sum(group["n"] for group in keep["groups"].values()) == keep["n"]
+    base = found["everyday-toxicity", "base", "toxicity", "mean"]
+    assert base["seeds"] == 2 and base["change"] is None
+    states = [c["state"] for c in data["cells"]]
+    assert states.count("done") == 13 and states.count("failed") == 1
+    assert next(c for c in data["cells"] if c["state"] == "failed")["error"]["code"] == "non-finite"
+
+
+def test_sampled_scores_are_compared_with_the_base_of_their_own_seed(made: Any) -> None:
+    base = made.cell("everyday-toxicity", "base", 0)
+    made.share_base(base, 1)
+    folders = [made.cell("everyday-toxicity", "cosine-rmu", seed) for seed in (0, 1)]
+    for folder in folders:
+        made.score(folder, only=("toxicity",))
+    path = made.close()
+    result = next(
+        r
+        for r in json.loads(write_summary(path).read_text())["results"]
+        if (r["arm"], r["metric"], r["value"]) == ("cosine-rmu", "toxicity", "mean")
+    )
+    entry = {"use": "x/toxicity", "name": "toxicity"}
+    before = [row["values"]["mean"] for seed in (0, 1) for row in made.rows(entry, "base", seed)]
+    assert result["base"]["mean"] == pytest.approx(sum(before) / len(before))
+
+
+def test_only_a_base_model(made: Any, read_page: ReadPage) -> None:
+    made.score(made.cell("everyday-knowledge", "base", 0))
+    page = write_report(made.close()).read_text()
+    assert "there is nothing to compare yet" in read_page(page).words
+    assert "forget exact" in page
+
+
+def test_a_run_that_is_going_on_and_has_torn_files(made: Any, read_page: ReadPage) -> None:
+    made.score(made.cell("everyday-knowledge", "base", 0))
+    going = made.cell("everyday-knowledge", "cosine-rmu", 0, state="running", seconds={})
+    made.train(going, 9)
+    with (going.path / "scalars.jsonl").open("a") as file:
+        file.write('{"stage": 0, "step": 9, "scal')
+    made.score(going, only=("keep",))
+    broken = made.cell("everyday-knowledge", "probe-directions", 0)
+    made.score(broken, only=("forget", "keep"))
+    rows = broken.scores_path("keep").read_text().splitlines()
+    broken.scores_path("keep").write_text("\n".join(["{torn", *rows[1:]]) + "\n")
+    (made.cell("everyday-knowledge", "gradient-ascent", 0).path / "status.json").write_text("")
+    path = made.close()
+    words = read_page(write_report(path).read_text()).words
+    assert "▸ running" in words
+    assert "Files that could not be read whole" in words
+    assert "gradient-ascent no result to compare yet (pending)" in words
+    print_table(path, Console(file=io.StringIO()))
+
+
+def test_a_run_without_cells_and_a_folder_that_is_no_run(made: Any, tmp_path: Path) -> None:
+    path = made.close()
+    assert "This run has no cells yet" in write_report(path).read_text()
+    with pytest.raises(PlanError):
+        write_report(tmp_path / "elsewhere")
+
+
+def test_cells_of_an_earlier_plan_are_left_out(made: Any) -> None:
+    made.score(made.cell("everyday-knowledge", "base", 0))
+    made.score(made.cell("everyday-knowledge", "cosine-rmu", 0))
+    made.ids.pop()
+    arms = {r["arm"] for r in json.loads(write_summary(made.close()).read_text())["results"]}
+    assert arms == {"base"}
+
+
+def test_a_page_of_twenty_thousand_rows_takes_seconds(build: Callable[..., Path], tmp_path: Path) -> None:
+    path = build(tmp_path, items=400)
+    start = time.process_time()
+    write_report(path)
+    assert time.process_time() - start < 4  # about 1 s of one slow core
