@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 @plan_argument
 @plugin_option
 @click.option(
-    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."
+    "--runs",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder of runs.",
 )
 @click.option("--only", metavar="GLOB", help="Only cells whose folder name matches, such as '*.cosine-rmu.s0.*'.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Do at most N of the cells that are not done.")

@@ -256,6 +256,12 @@ def test_dry_run_lists_the_cells(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
     assert not Path("runs/plan/run.json").exists()
 
 
+def test_the_folder_of_runs_is_no_file(run: Run) -> None:
+    code, out, err = run("run", "plan.yaml", "--dry-run", "--runs", "dots.py")
+    assert (code, out) == (2, "")
+    assert "'dots.py' is a file" in err
+
+
 def test_only_and_limit_choose_cells(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unlearn_suite.models.identity", lambda ref: str(ref["path"]), raising=False)
 
