@@ -1,1 +1,24 @@
-"""The plugins that every installation has."""
+"""The datasets and metrics that every installation has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..hookspecs import hookimpl
+from ..specs import DatasetSpec, MetricSpec
+
+
+@hookimpl
+def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
+    from . import datasets, general_text
+
+    for spec in (*datasets.specs(), general_text.spec()):
+        register(spec)
+
+
+@hookimpl
+def register_metrics(register: Callable[[MetricSpec], None]) -> None:
+    from .metrics import metric_specs
+
+    for spec in metric_specs():
+        register(spec)
