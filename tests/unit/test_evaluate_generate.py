@@ -30,8 +30,8 @@ def reference(hf: Any, tokenizer: Any, prompt: str, count: int) -> str:
 @pytest.mark.parametrize("arch", ["llama", "gpt2", "gpt_neox", "gemma2", "gemma3", "qwen3", "mistral"])
 def test_greedy_equals_transformers(arch: str) -> None:
     hf, tokenizer = tiny_model(arch), tiny_tokenizer()
-    texts = EvalModel(hf, tokenizer).generate(PROMPTS, max_new_tokens=20, temperature=0)
-    assert [t[0] for t in texts] == [reference(hf, tokenizer, p, 20) for p in PROMPTS]
+    texts = EvalModel(hf, tokenizer).generate(PROMPTS, max_new_tokens=12, temperature=0)
+    assert [t[0] for t in texts] == [reference(hf, tokenizer, p, 12) for p in PROMPTS]
 
 
 @pytest.mark.parametrize("arch", ["llama", "gemma3"])

@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -33,7 +33,7 @@ class HarnessConfig(Config):
     """documents per task (none = all)"""
     num_fewshot: int | None = Field(None, ge=0)
     """examples in front of each question (none = as the task says)"""
-    batch_size: int | Literal["auto"] = 8
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 8
     """requests per forward pass; auto = as many as fit"""
     apply_chat_template: bool | str = False
     """format prompts with the tokenizer's chat template (or the one of this name)"""
