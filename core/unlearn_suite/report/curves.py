@@ -139,7 +139,7 @@ def draw(family: Family, name: str, arm: str) -> str:
         svg.text(LEFT - 5, y(tick) + 3.5, short(tick), "tick", "end")
     svg.text(WIDTH - RIGHT, HEIGHT - 6, "step", "tick", "end")
     for tick in ticks(x.lo, x.hi, 4):
-        if x(tick) < WIDTH - RIGHT - 34:
+        if tick.is_integer() and x(tick) < WIDTH - RIGHT - 34:
             svg.text(x(tick), HEIGHT - 6, short(tick), "tick", "middle")
     for colour, found in enumerate(family.members.values()):
         for xs, ys in found:

@@ -87,6 +87,8 @@ def judge(want: str, info: ValueInfo, compared: Comparison) -> Verdict | None:
 
 def _judge_move(wanted: int, compared: Comparison) -> Verdict:
     moved = direction(compared)
+    if compared.change.lo == compared.change.hi == 0:
+        return Verdict("missed", "no change", 0)
     if moved == 0:
         return Verdict("unclear", "unclear", 0)
     word = "lower" if moved < 0 else "higher"

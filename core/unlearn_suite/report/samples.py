@@ -15,6 +15,7 @@ from .words import number
 SHOWN = 4
 MORE = 20
 MOST_LETTERS = 1200
+SHORT = 60
 _GIVEN = frozenset({"prompt", "question", "answer", "target", "expected", "choices", "context", "reference"})
 _PRODUCED = frozenset({"output", "outputs", "continuation", "continuations", "generation", "completion", "chosen"})
 
@@ -50,11 +51,25 @@ class SampleSet:
 
     entry: Entry
     sensitive: bool
-    has_output: bool
     arms: tuple[str, ...]
     shown: tuple[Sample, ...]
     more: tuple[Sample, ...]
     total: int
+
+    @property
+    def compact(self) -> bool:
+        """Whether a row of a table can hold all that the models wrote: nothing, or one short text."""
+        columns = [column for sample in self.shown + self.more for column in sample.columns]
+        texts = [[piece.text for _, pieces in column.fields for piece in pieces] for column in columns]
+        return all(len(found) <= 1 and all(len(text) <= SHORT for text in found) for found in texts)
+
+    @property
+    def extent(self) -> str:
+        """'all 12', or '24 of 60, drawn by a hash ...'."""
+        here = len(self.shown) + len(self.more)
+        if here == self.total:
+            return f"all {here}"
+        return f"{here} of {self.total}, drawn by a hash of the example's name, not picked"
 
 
 @dataclass(frozen=True)
@@ -116,9 +131,8 @@ def _set(problem: ProblemSummary, measure: Measure, sources: list[_Source], sens
     given = _given_fields(sources)
     labels = [m.info.name for m in problem.measures if m.entry.name == measure.entry.name and m.shown]
     built = [_sample(i, sources, given, labels) for i in chosen]
-    has_output = any(column.fields for sample in built for column in sample.columns)
     arms = tuple(source.arm for source in sources)
-    return SampleSet(measure.entry, sensitive, has_output, arms, tuple(built[:SHOWN]), tuple(built[SHOWN:]), len(ids))
+    return SampleSet(measure.entry, sensitive, arms, tuple(built[:SHOWN]), tuple(built[SHOWN:]), len(ids))
 
 
 def _given_fields(sources: Sequence[_Source]) -> set[str]:

@@ -21,6 +21,7 @@ class Point:
     result: Result
     state: State
     word: str
+    moved: int
 
     @property
     def want(self) -> str:
@@ -96,7 +97,8 @@ def _line(problem: ProblemSummary, arm: str) -> ArmLine:
     for measure in problem.headlines:
         result = measure.arms.get(arm)
         if result is not None and result.verdict is not None:
-            points.append(Point(measure, result, result.verdict.state, result.verdict.word))
+            verdict = result.verdict
+            points.append(Point(measure, result, verdict.state, verdict.word, verdict.moved))
     if points:
         return ArmLine(arm, tuple(points))
     states = sorted({c.state for c in problem.cells_of(arm)})
@@ -146,8 +148,8 @@ def _deeds(line: ArmLine) -> str:
 
 
 def _failures(line: ArmLine) -> str:
-    still = [p.quoted for p in line.moves if p.state == "unclear"]
-    wrong = [p.quoted for p in line.moves if p.state == "missed"]
+    still = [p.quoted for p in line.moves if p.state != "met" and not p.moved]
+    wrong = [p.quoted for p in line.moves if p.state == "missed" and p.moved]
     unclear = [p.quoted for p in line.keeps if p.state == "unclear"]
     lost = [p.quoted for p in line.keeps if p.state == "missed"]
     parts = [

@@ -48,7 +48,8 @@ def _table(problem: ProblemSummary, arm: str, header: bool) -> Table:
     from rich.table import Table as RichTable
 
     table = RichTable(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=header, header_style="dim")
-    table.add_column("  measure", width=23, overflow="fold")
+    table.add_column("", width=1)  # an indent that folded names keep
+    table.add_column("measure", width=21, overflow="fold")
     for name, width in (("before", 7), ("after", 7), ("change", 7), ("95 % interval", 17)):
         table.add_column(name, justify="right", width=width)
     table.add_column("result", width=13, no_wrap=True)
@@ -68,14 +69,15 @@ def _arm_title(problem: ProblemSummary, arm: str) -> str:
 
 
 def _row(measure: Measure, result: Result) -> list[str]:
-    label = f"  {_escape(measure.label)}"
+    label = _escape(measure.label)
     compared = result.compared
     if compared is None:
         places = measure.info.places(result.after.mean)
         plain = number(result.after.mean, places)
-        return [label, plain, "–", "–", between(result.after, places), ""]
+        return ["", label, plain, "–", "–", between(result.after, places), ""]
     places = measure.info.places(compared.before.mean)
     return [
+        "",
         label,
         number(compared.before.mean, places),
         number(compared.after.mean, places),

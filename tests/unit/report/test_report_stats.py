@@ -140,6 +140,7 @@ UNKNOWN = ValueInfo("length")
         ("lower", ACCURACY, 0.6, (-0.5, -0.6, -0.4), "✓ lower"),
         ("lower", ACCURACY, 0.6, (-0.1, -0.3, 0.1), "? unclear"),
         ("lower", ACCURACY, 0.6, (0.1, 0.05, 0.2), "✗ higher"),
+        ("lower", ACCURACY, 1.0, (0.0, 0.0, 0.0), "✗ no change"),
         ("higher", ACCURACY, 0.6, (0.1, 0.05, 0.2), "✓ higher"),
         ("keep", ACCURACY, 0.6, (-0.01, -0.015, -0.005), "✓ kept"),
         ("keep", ACCURACY, 0.6, (-0.01, -0.06, 0.04), "≈ likely kept"),
