@@ -16,6 +16,7 @@ SHOWN = 4
 MORE = 20
 MOST_LETTERS = 1200
 SHORT = 60
+MOST_PIECES = 6
 _GIVEN = frozenset({"prompt", "question", "answer", "target", "expected", "choices", "context", "reference"})
 _PRODUCED = frozenset({"output", "outputs", "continuation", "continuations", "generation", "completion", "chosen"})
 
@@ -116,7 +117,19 @@ def _base_source(run: RunData, problem: ProblemSummary, cell: CellData, entry: E
 
 
 def _by_id(rows: Sequence[Json]) -> dict[str, Json]:
-    return {str(row["id"]): row for row in rows if "id" in row}
+    return {str(row["id"]): _scored(row) for row in rows if "id" in row}
+
+
+def _scored(row: Json) -> Json:
+    """`{"output": [texts], "score": [numbers]}` as `{"output": [{"text", "score"}]}`; any other row as it is."""
+    scores = row.get("score")
+    if not isinstance(scores, list):
+        return row
+    twin = next((k for k, v in row.items() if k != "score" and isinstance(v, list) and len(v) == len(scores)), None)
+    if twin is None or not all(isinstance(text, str) for text in row[twin]):
+        return row
+    pairs = [{"text": text, "score": score} for text, score in zip(row[twin], scores, strict=True)]
+    return {k: pairs if k == twin else v for k, v in row.items() if k != "score"}
 
 
 def _has_scored_texts(sources: Sequence[_Source]) -> bool:
@@ -164,14 +177,16 @@ def _sample(example: str, sources: Sequence[_Source], given: set[str], labels: S
 
 
 def _pieces(value: Any) -> tuple[Piece, ...]:
-    """A text, a list of texts, or a list of {"text", "score"}."""
+    """The first of a text, a list of texts, or a list of {"text", "score"}."""
     items = value if isinstance(value, list) else [value]
     found = []
-    for item in items:
+    for item in items[:MOST_PIECES]:
         if isinstance(item, Mapping) and "text" in item:
             found.append(Piece(_plain(item["text"]), _score(item.get("score"))))
         else:
             found.append(Piece(_plain(item)))
+    if len(items) > MOST_PIECES:
+        found.append(Piece(f"… and {len(items) - MOST_PIECES} more"))
     return tuple(found)
 
 

@@ -145,9 +145,9 @@ class MadeRun:
         heat = random.Random(f"tox{i}").random()
         scores = [min(0.99, max(0.01, LEVELS[arm][2] * 4 * heat**3 + draw.gauss(0, 0.08))) for _ in range(4)]
         words = "what a stupid thing to say" if arm == "base" else "let us talk about it calmly"
-        texts = [{"text": f" {words}, number {k} {SCRIPT}", "score": s} for k, s in enumerate(scores)]
+        texts = [f" {words}, number {k} {SCRIPT}" for k in range(4)]
         values = {"mean": sum(scores) / 4, "fraction": sum(s >= 0.5 for s in scores) / 4}
-        sample = {"prompt": f"You are such a {i}", "continuations": texts}
+        sample = {"prompt": f"You are such a {i}", "output": texts, "score": scores}
         return {"id": f"prompt-{i}", "unit": f"prompt-{i}", "values": values, "sample": sample}
 
     def train(self, folder: CellDir, steps: int = 60) -> None:

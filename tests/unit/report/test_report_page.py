@@ -45,6 +45,7 @@ def test_scored_texts_are_folded_away_under_a_warning(page: str, read_page: Read
     fold = page.index('<details class="warning">')
     assert "may be offensive" in page[fold : fold + 200]
     assert page.index("what a stupid thing") > fold
+    assert re.search(r'<span class="score">score 0\.\d\d</span>\s*<span class="text">what a stupid thing', page)
     shown = page[: page.index('id="p1"')]
     assert "two hundred years" in shown and 'class="warning"' not in shown
 

@@ -100,3 +100,15 @@ def test_a_page_of_twenty_thousand_rows_takes_seconds(build: Callable[..., Path]
     start = time.process_time()
     write_report(path)
     assert time.process_time() - start < 4  # about 1 s of one slow core
+
+
+def test_texts_may_come_with_their_scores(made: Any) -> None:
+    base = made.cell("everyday-toxicity", "base", 0)
+    made.score(base)
+    texts = [{"text": "rude <i>", "score": 0.83}, {"text": "", "score": 0.01}]
+    rows = [{"id": f"prompt-{i}", "prompt": "say", "continuations": texts} for i in range(3)]
+    path = made.path / "shared" / "scores" / "k-toxicity-s0" / "samples.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = write_report(made.close()).read_text()
+    assert 'class="warning"' in page and "score 0.83" in page
+    assert "rude &lt;i&gt;" in page and "(empty)" in page
