@@ -55,6 +55,7 @@ def examples_of(
 ) -> list[Example]:
     """Examples of (number, place, record) triples: those that `where` takes, up to `limit` of them.
 
+    Records whose texts are empty (the empty lines of a corpus) are left out.
     Raises `PlanError` that names the place of the first record that cannot be used.
     """
     examples: list[Example] = []
@@ -66,6 +67,8 @@ def examples_of(
             if not taken(record, where):
                 continue
             example = example_of(record, columns, f"{stem}:{number}")
+            if example is None:
+                continue
             if example.id in seen:
                 raise DataFault(f"its id {example.id!r} is that of {seen[example.id]} too", "give each its own id")
         except DataFault as fault:
@@ -88,8 +91,8 @@ def _same(value: Any, wanted: Scalar) -> bool:
     return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)
 
 
-def example_of(record: Record, columns: Columns, default_id: str) -> Example:
-    """The example of one record. Raises `DataFault`."""
+def example_of(record: Record, columns: Columns, default_id: str) -> Example | None:
+    """The example of one record, None when all its texts are empty. Raises `DataFault`."""
     values = dict(_values(record, columns))
     choices = _choices(values.get("choices"))
     answer = None
@@ -99,9 +102,11 @@ def example_of(record: Record, columns: Columns, default_id: str) -> Example:
     if not text and answer is not None:
         text = choices[answer]
     prompt = _text(values.get("prompt"), "prompt")
-    if not (text or prompt or choices):
+    if not {"text", "prompt", "choices"} & set(values):
         hint = "say which column is what, as in columns: {text: NAME}"
         raise DataFault(f"it gives no text: its columns are {', '.join(map(str, record)) or 'none'}", hint)
+    if not (text.strip() or prompt.strip() or choices):
+        return None
     return Example(
         id=_text(values.get("id"), "id") or default_id,
         text=text,

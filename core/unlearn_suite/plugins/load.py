@@ -169,7 +169,7 @@ def _failed(report: PluginReport, candidate: Candidate, error: BaseException) ->
 
 
 def _action(candidate: Candidate, error: BaseException) -> str:
-    if isinstance(error, FileNotFoundError) and candidate.is_file and not candidate.version:
+    if candidate.is_file and not candidate.version:  # it could not even be read
         return "correct the path"
     if candidate.is_file:
         return "correct the file"
