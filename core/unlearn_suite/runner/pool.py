@@ -31,7 +31,7 @@ _GRACE = 10.0
 def worker_command(plugins: Sequence[str | Path] = ()) -> Command:
     """The real worker, with the single-file plugins of the run."""
     extra = [part for path in plugins for part in ("--plugin", str(path))]
-    return lambda run, cell: [sys.executable, "-m", "unlearn_suite.worker", str(run), cell.id, *extra]
+    return lambda run, cell: [sys.executable, "-m", "unlearn_suite.worker", str(run), cell.folder, *extra]
 
 
 @dataclass

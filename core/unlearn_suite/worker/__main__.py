@@ -1,4 +1,4 @@
-"""`python -m unlearn_suite.worker RUN_DIR CELL_ID [--plugin FILE]...`: one cell in a process of its own."""
+"""`python -m unlearn_suite.worker RUN_DIR CELL_FOLDER [--plugin FILE]...`: one cell in a process of its own."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def main() -> int:
     follow_parent()
     parser = argparse.ArgumentParser(prog="unlearn_suite.worker")
     parser.add_argument("run_dir", type=Path)
-    parser.add_argument("cell_id")
+    parser.add_argument("cell_folder")
     parser.add_argument("--plugin", type=Path, action="append", default=[])
     arguments = parser.parse_args()
     from .execute import execute
 
     run = RunDir.attach(arguments.run_dir)
-    cell_dir = next(c for c in run.cells() if c.cell["id"] == arguments.cell_id)
+    cell_dir = next(c for c in run.cells() if c.path.name == arguments.cell_folder)
     cell = Cell.from_json(cell_dir.cell)
     catalog = load_catalog(arguments.plugin)
     progress = RecordProgress(cell_dir, sys.stdout)
