@@ -29,5 +29,5 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         plain.load_state_dict(quantised.state_dict(), assign=True)
         plain.tie_weights()
-        plain.save_pretrained(folder, safe_serialization=True)
+        plain.save_pretrained(folder)
         AutoTokenizer.from_pretrained(gguf.parent, **given).save_pretrained(folder)

@@ -33,7 +33,7 @@ def load(ref: Ref, dtype: torch.dtype, device: torch.device | str, say: Say = si
             return _model(folder, dtype, trust).to(device).eval(), _tokenizer(folder, trust)
     except SuiteError:
         raise
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except (MemoryError, torch.cuda.OutOfMemoryError) as error:
         raise too_large(folder, str(device)) from error
     except Exception as error:
         raise _explained(folder, error, trust) from error

@@ -171,6 +171,8 @@ def _failed(report: PluginReport, candidate: Candidate, error: BaseException) ->
 def _action(candidate: Candidate, error: BaseException) -> str:
     if candidate.is_file and not candidate.version:  # it could not even be read
         return "correct the path"
+    if candidate.is_file and isinstance(error, ModuleNotFoundError):
+        return f"install the package that has {error.name!r}, or correct the file"
     if candidate.is_file:
         return "correct the file"
     name = candidate.distribution
