@@ -90,16 +90,19 @@ class ProblemReader:
         entries = [_as_mapping(entry) for entry in (body.items if body else [])]
         names = [metric_name(entry) for entry in entries]
         for name, change in changes.map.items():
-            if name not in names:
+            if not isinstance(change.value, dict):
+                message = f"{name!r}: expected a mapping, found {change.kind()}"
+                self.faults.add(change.at, message, "plan-type")
+            elif name in names:
+                index = names.index(name)
+                entries[index] = merge(entries[index], change)
+            elif "use" in change.value:  # an entry of the plan's own
+                given = {"name": replace(change, value=name, at=change.key_or_value), **change.value}
+                entries.append(replace(change, value=given))
+            else:
                 hint = suggest(name, names, all_of_them="its entries")
                 message = f"problem {label!r} has no metric entry {name!r}"
                 self.faults.add(change.key_or_value, message, "plan-metric", hint)
-            elif not isinstance(change.value, dict):
-                message = f"{name!r}: expected a mapping, found {change.kind()}"
-                self.faults.add(change.at, message, "plan-type")
-            else:
-                index = names.index(name)
-                entries[index] = merge(entries[index], change)
         return replace(body or changes, value=entries)
 
     def _resolve(self, body: Node, label: str, source: str, *, own: bool) -> Problem | None:

@@ -197,6 +197,12 @@ def test_a_change_of_the_dataset_replaces_its_options(write: Callable[..., Path]
     ]
 
 
+def test_a_plan_adds_metric_entries_to_a_problem(write: Callable[..., Path], catalog: Any) -> None:
+    added = "metrics: {asked: {use: cloze, data: forget, want: lower}}"
+    plan = load_plan(write(f"plan: 1\nproblems: [{{use: everyday, {added}}}]\n"), catalog)
+    assert [(metric.name, metric.want) for metric in plan.problems[0].metrics][-1] == ("asked", "lower")
+
+
 def test_a_metric_that_a_problem_brings_already_is_not_added_twice(write: Callable[..., Path], catalog: Any) -> None:
     plan = load_plan(write("plan: 1\nproblems: [everyday]\nmetrics: [sampled, speed]\n"), catalog)
     assert [metric.name for metric in plan.problems[0].metrics] == ["recall", "sampled", "speed"]
