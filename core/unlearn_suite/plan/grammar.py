@@ -14,7 +14,7 @@ from ..specs import Config, Train
 
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 Label = Annotated[str, Field(pattern=LABEL)]
-Want = Literal["lower", "higher", "keep"]
+Want = Literal["lower", "higher", "keep", "watch"]
 
 
 class Compute(Config):
@@ -114,7 +114,7 @@ class MetricWords(Config):
     options: dict[str, Any] | None = Field(default=None, alias="with")
     """the metric's options"""
     want: Want = "keep"
-    """where the value should go: lower or higher (forgetting), or keep"""
+    """where the value should go: lower or higher (forgetting), keep, or watch (shown, not judged)"""
     show: list[str] | None = Field(default=None, min_length=1)
     """values for the summary table, the headline first (none = the metric's first value)"""
 

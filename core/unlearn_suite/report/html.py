@@ -23,7 +23,7 @@ from .sentences import ArmLine, arm_lines, headline, mark
 from .summary import Measure, ProblemSummary, summarize
 
 HERE = Path(__file__).parent
-_WANTS = {"lower": "should get lower", "higher": "should get higher", "keep": "should stay"}
+_WANTS = {"lower": "should get lower", "higher": "should get higher", "keep": "should stay", "watch": "is only watched"}
 _STATES = {"done": "✓", "failed": "✗", "interrupted": "‖", "running": "▸", "pending": "·"}
 
 

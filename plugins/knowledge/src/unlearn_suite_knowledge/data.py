@@ -19,7 +19,19 @@ from pydantic import Field, model_validator
 
 from unlearn_suite import Config, Example
 
-SubjectName = Literal["capitals", "chemical-symbols", "continents", "languages", "opposites"]
+SubjectName = Literal[
+    "capitals",
+    "chemical-symbols",
+    "continents",
+    "languages",
+    "opposites",
+    "animals",
+    "human-body",
+    "astronomy",
+    "inventions",
+    "books",
+    "famous-people",
+]
 Part = Literal["train", "attack", "test"]
 
 SUBJECTS: tuple[str, ...] = get_args(SubjectName)
