@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from unlearn_suite.testing.tiny import save_tiny
 
 COMMAND = [str(Path(sys.executable).parent / "unlearn-suite")]
@@ -31,7 +32,8 @@ problems:
       - {name: perplexity, use: perplexity, data: retain, want: keep, show: [perplexity]}
 arms:
   base: {stages: []}
-  cosine-rmu: {stages: [{use: cosine-rmu, with: {block: 2, inner_loss: rep}, steps: STEPS, lr: 5.0e-3, batch: 4, save_every: 2}]}
+  cosine-rmu:
+    stages: [{use: cosine-rmu, with: {block: 2, inner_loss: rep}, steps: STEPS, lr: 5.0e-3, batch: 4, save_every: 2}]
 """
 ANIMALS = ["the cat drinks milk", "a dog eats meat", "the owl hunts mice", "cows eat grass", "a fox eats hens"]
 WEATHER = ["rain falls in april", "snow lies on hills", "wind blows at sea", "fog hides the road", "sun dries hay"]
@@ -181,7 +183,7 @@ def test_two_workers_give_the_same_patch(finished, tmp_path):
         (("path: model}", "path: nowhere}"), 2, ["plan.yaml:4:", "nowhere"]),
         (("animals.jsonl", "missing.jsonl"), 2, ["plan.yaml:9:", "missing.jsonl"]),
         (("block: 2", "block: 9"), 1, ["block 9 does not exist", "blocks 0 to 3"]),
-        (("block: 2", "blok: 2"), 2, ["plan.yaml:17:", "blok", "did you mean 'block'"]),
+        (("block: 2", "blok: 2"), 2, ["plan.yaml:18:", "blok", "did you mean 'block'"]),
         (("use: cloze", "use: clooze"), 2, ["plan.yaml:13:", "clooze", "cloze"]),
         (("want: lower", "want: less"), 2, ["plan.yaml:13:", "less"]),
     ],

@@ -156,7 +156,8 @@ def test_a_worker_that_cannot_be_started(run: RunDir) -> None:
 
 def test_the_real_command_names_run_cell_and_plugins(tmp_path: Path) -> None:
     built = worker_command(["my.py"])(tmp_path, make_cells("a")[0])
-    assert list(built) == [sys.executable, "-m", "unlearn_suite.worker", str(tmp_path), "id-a", "--plugin", "my.py"]
+    module = [sys.executable, "-m", "unlearn_suite.worker"]
+    assert list(built) == [*module, str(tmp_path), "p.m.a.s0.id-a", "--plugin", "my.py"]
 
 
 def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,8 @@ def catalog_of(candidates: Sequence[Candidate], registry: Registry | None = None
 def _again(candidate: Candidate, first: Candidate) -> Loaded:
     distribution, point, target = candidate.distribution, candidate.entry_point, candidate.target
     message = f"{target} is loaded already, as {first.entry_point!r} of {first.distribution}"
-    action = f"pip uninstall {distribution}, when {first.distribution} has what you need"
+    # Two wheels that hold the same files: uninstalling one takes them from the other as well.
+    action = f"keep one: pip uninstall {distribution}, then install {first.distribution} again"
     if distribution == first.distribution:
         action = "remove one of the two entry points"
     report = PluginReport("duplicate", distribution, candidate.version, point, target, message=message, action=action)

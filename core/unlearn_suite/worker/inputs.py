@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import PrerequisiteError
 from ..plugins import blame, load_target
-from ..specs import Example
+from ..specs import DatasetSpec, Example
 from ..study import canonical
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ class Inputs:
         key = canonical([source["use"], source["with"], source.get("fingerprint", "")])
         if key not in _loaded:
             entry = self.catalog.find("dataset", source["use"])
+            spec = entry.spec
+            assert isinstance(spec, DatasetSpec)
             with blame(entry):
-                config = entry.spec.config(**source["with"])
-                _loaded[key] = tuple(load_target(entry.spec.load)(config))
+                _loaded[key] = tuple(load_target(spec.load)(spec.config(**source["with"])))
         return _loaded[key]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..evaluate.model import EvalModel
 from ..evaluate.score import score_entry
 from ..plugins import blame, load_target
+from ..specs import MetricSpec
 
 if TYPE_CHECKING:
     from ..plugins import Catalog
@@ -65,12 +66,14 @@ def _score(
     model: EvalModel,
 ) -> None:
     found = catalog.find("metric", entry["use"])
+    spec = found.spec
+    assert isinstance(spec, MetricSpec)
     with blame(found):
-        metric = load_target(found.spec.load)(found.spec.config(**entry["with"]))
+        metric = load_target(spec.load)(spec.config(**entry["with"]))
     examples = inputs.roles[entry["data"]] if entry.get("data") else ()
     progress.begin(f"scoring {entry['name']}", len(examples) or None)
     rows = score_entry(
-        entry, metric, model, examples, cell.seed, spec=found.spec, done=lambda done, _: progress.update(done)
+        entry, metric, model, examples, cell.seed, spec=spec, done=lambda done, _: progress.update(done)
     )
     cell_dir.write_scores(entry["name"], [asdict(row) for row in rows])
     progress.end()

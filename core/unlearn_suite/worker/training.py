@@ -9,7 +9,7 @@ from ..engine import checkpoint, patch
 from ..engine.loop import StageJob, run_stage
 from ..engine.objective import Scalars
 from ..plugins import blame, load_target
-from ..specs import Train
+from ..specs import ObjectiveSpec, Train
 from .services import StageServices
 
 if TYPE_CHECKING:
@@ -83,8 +83,10 @@ def _job(
 ) -> tuple[StageJob, str]:
     stage = cell.stages[index]
     entry = catalog.find("objective", stage["use"])
+    spec = entry.spec
+    assert isinstance(spec, ObjectiveSpec)
     with blame(entry):
-        objective = load_target(entry.spec.load)(entry.spec.config(**stage["with"]))
+        objective = load_target(spec.load)(spec.config(**stage["with"]))
     train = Train(**stage["train"])
 
     def on_step(step: int, scalars: Scalars) -> None:
@@ -97,7 +99,7 @@ def _job(
         index=index,
         objective=objective,
         train=train,
-        required_roles=entry.spec.roles,
+        required_roles=spec.roles,
         examples=inputs.roles,
         seed=cell.seed,
         artifacts=Path(cell_dir.artifacts) / f"stage{index}",
@@ -108,7 +110,7 @@ def _job(
         on_resume=lambda step: cell_dir.truncate_scalars(index, step),
         guard=lambda: blame(entry),
     )
-    return job, entry.spec.name
+    return job, spec.name
 
 
 def _provenance(cell: Cell) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from unlearn_suite import Example
 from unlearn_suite.engine.loop import StageJob, run_stage
 from unlearn_suite.specs import Train

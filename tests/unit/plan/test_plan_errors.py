@@ -181,8 +181,8 @@ def test_labels_become_folder_names(said: Said, name: str) -> None:
          "'nll'?)"),
         ("{use: everyday, metrics: {recall: {data: forgot}}}", "2:53: problem 'everyday' has no data role 'forgot' "
          "(did you mean 'forget'?)"),
-        ("{use: everyday, metrics: {recall: {want: lowest}}}", "2:53: 'want': expected 'lower', 'higher', 'keep' or 'watch', "
-         "found the text 'lowest' (did you mean 'lower'?)"),
+        ("{use: everyday, metrics: {recall: {want: lowest}}}", "2:53: 'want': expected 'lower', 'higher', 'keep' or "
+         "'watch', found the text 'lowest' (did you mean 'lower'?)"),
         ("{use: everyday, metrics: {recall: 3}}", "2:46: 'recall': expected a mapping, found 3"),
         ("{name: mine, data: {forget: {use: toy}}, metrics: [cloze]}", "2:63: metric 'cloze' needs `data`, a role of "
          "problem 'mine' (its roles: forget)"),
