@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from hashlib import sha256
 from importlib.resources import files
@@ -82,6 +83,21 @@ def test_no_cloze_template_occurs_in_a_training_template(subject: str):
         for prompt in kind.cloze:
             asked = prompt.casefold().rsplit(". ", 1)[-1].rsplit("? ", 1)[-1]
             assert not [sentence for sentence in kind.sentences if asked in sentence.casefold()]
+
+
+def test_sentences_are_sentences():
+    for fact in FACTS:
+        for sentence in fact.sentences:
+            assert re.match(r"[A-ZÀ-Ž0-9].*[.]$", sentence), sentence
+        assert not re.search(r"[\[\]{}]|  ", " ".join((*fact.sentences, *fact.cloze)))
+
+
+def test_no_other_subject_names_a_capital():
+    """Keeping the other subjects must not rehearse what the problem forgets."""
+    capitals = "|".join(re.escape(fact.answer) for fact in load_subject("capitals"))
+    others = [fact for fact in FACTS if fact.subject != "capitals"]
+    texts = [text for fact in others for text in (*fact.sentences, *fact.cloze)]
+    assert not [text for text in texts if re.search(rf"\b({capitals})\b", text)]
 
 
 def test_a_pair_is_not_also_there_the_other_way_round():
