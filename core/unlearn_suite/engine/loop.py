@@ -14,6 +14,7 @@ from torch import nn
 from ..errors import TrainingError
 from ..specs import Example, Train
 from . import checkpoint
+from .accounting import Meter, StageCost
 from .batch import make_roles
 from .context import Services, StageContext
 from .objective import Objective, Scalars
@@ -45,11 +46,12 @@ class StageJob:
 
 @dataclass(frozen=True)
 class StageResult:
-    """`original`: the trainable tensors before the stage. `stopped`: a stop was asked for; a checkpoint holds
-    the state and the same job goes on from it."""
+    """`views` hold the trainable tensors as before the stage. `stopped`: a stop was asked for; a checkpoint holds
+    the state and the same job goes on from it. `cost`: of the steps of this process."""
 
     views: ModelViews
     closing: Scalars
+    cost: StageCost
     stopped: bool = False
 
 
@@ -66,14 +68,29 @@ def run_stage(model: nn.Module, tokenizer: Any, job: StageJob) -> StageResult:
         if name not in shape.tensors:
             raise TrainingError(f"the objective wants to train {name!r}, which the model lacks", code="no-such-tensor")
     ctx = _context(model, tokenizer, job, ModelViews(model, shape, needs.trainable))
-    with job.guard():
-        job.objective.setup(ctx)
-    ctx.views.clear()
-    step = _resume(ctx, job)
+    meter = Meter(ctx.device, next(model.parameters()).dtype, lambda: ctx.views.replay.block_calls)
+    with meter.phase("setup"):
+        with job.guard():
+            job.objective.setup(ctx)
+        ctx.views.clear()
+        first = _resume(ctx, job)
+    with meter.phase("train"):
+        finished = _train(ctx, job, first, meter)
+    if not finished:
+        return StageResult(ctx.views, {}, meter.cost(), stopped=True)
+    with meter.phase("finish"):
+        with job.guard():
+            closing = job.objective.finish()
+        ctx.views.clear()
+    return StageResult(ctx.views, closing, meter.cost())
+
+
+def _train(ctx: StageContext, job: StageJob, step: int, meter: Meter) -> bool:
+    """All steps from `step` on. False when a stop was asked for before the last one."""
     while step < job.train.steps:
         ctx.step_index = step
         batch = {role: ctx.draw(role, step) for role in job.required_roles}
-        with job.guard():
+        with meter.step(step, batch), job.guard():
             scalars = job.objective.step(batch)
         ctx.views.clear()
         step += 1
@@ -82,11 +99,8 @@ def run_stage(model: nn.Module, tokenizer: Any, job: StageJob) -> StageResult:
         if step < job.train.steps and (stop or step % job.train.save_every == 0):
             checkpoint.save(job.checkpoints, job.index, step, _state(ctx, job, step))
         if stop and step < job.train.steps:
-            return StageResult(ctx.views, {}, stopped=True)
-    with job.guard():
-        closing = job.objective.finish()
-    ctx.views.clear()
-    return StageResult(ctx.views, closing)
+            return False
+    return True
 
 
 def _context(model: nn.Module, tokenizer: Any, job: StageJob, views: ModelViews) -> StageContext:
