@@ -11,6 +11,7 @@ from .. import __version__
 from .exits import run_guarded
 from .models import models
 from .options import debug_option
+from .patch import apply, export, patch
 from .plan import plan
 from .plugins import plugins
 from .report import report
@@ -27,7 +28,7 @@ def cli() -> None:
     """
 
 
-for _command in (run, plan, plugins, report, models):
+for _command in (run, plan, plugins, report, models, export, apply, patch):
     cli.add_command(_command)
 
 

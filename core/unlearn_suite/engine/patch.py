@@ -22,7 +22,7 @@ def tensor_hash(tensor: Tensor) -> str:
     """SHA-256 over dtype, shape and bytes."""
     flat = tensor.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{flat.dtype}{tuple(flat.shape)}".encode())
-    digest.update(flat.view(torch.uint8).numpy().tobytes())
+    digest.update(flat.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -21,6 +21,21 @@ def silent(message: str) -> None:
     """Say nothing."""
 
 
+def parse_ref(text: str) -> Ref:
+    """The reference a person types: an asset's name, a folder, or ID@COMMIT of the hub. Raises `PlanError`."""
+    if text in asset_names():
+        return {"asset": text}
+    if Path(text).expanduser().is_dir():
+        return {"path": str(Path(text).expanduser().resolve())}
+    repository, at, revision = text.rpartition("@")
+    if at:
+        _hub(repository, revision)
+        return {"hf": repository, "revision": revision}
+    message = f"{text!r} is neither a model asset nor a folder"
+    hint = f"give a folder, owner/name@COMMIT, or one of {', '.join(asset_names())}"
+    raise PlanError(message, code="model-ref", hint=hint)
+
+
 def asset_names() -> list[str]:
     """The names that `{"asset": NAME}` may have."""
     return sorted(read_registry().models)
