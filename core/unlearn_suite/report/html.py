@@ -14,6 +14,7 @@ from .. import __version__
 from ..store import write_text
 from . import words
 from .chart import SHAPES, marker
+from .cost import cost_table
 from .curves import ArmCurves, arm_curves
 from .figures import arm_points, forget_measure, scatter
 from .judge import FRACTION_TOLERANCE, MARKS, RELATIVE_TOLERANCE, State, ValueInfo
@@ -80,6 +81,7 @@ def render(run: RunData, problems: Sequence[ProblemSummary]) -> str:
         sections=sections,
         failed=failed,
         counts=_counts(run.cells),
+        cost=cost_table(run.cells),
         glossary=_glossary(problems),
         plugins=_plugins(run.cells),
         facts=_facts(run),

@@ -122,14 +122,17 @@ def headline(problem: ProblemSummary, lines: Sequence[ArmLine]) -> tuple[State |
     return state, f"{start}{told}; {_failures(best)}."
 
 
-def _rank(line: ArmLine) -> tuple[bool, int, int, float]:
-    """All wishes first, then how many are doubtful, then lost ones, then how far the first wish went."""
+def _rank(line: ArmLine) -> tuple[bool, bool, int, int, float]:
+    """All wishes first, then whether the first thing to forget is forgotten (an arm that does nothing keeps
+    everything), then how many are doubtful, then lost ones, then how far the first wish went.
+    """
     far = 0.0
     if line.moves and line.moves[0].result.compared is not None:
         removed = line.moves[0].result.compared.removed
         far = removed.mean if removed else 0.0
     lost = sum(p.state == "missed" for p in line.points)
-    return line.good, -len(line.doubts), -lost, far
+    forgot = bool(line.moves) and line.moves[0].state == "met"
+    return line.good, forgot, -len(line.doubts), -lost, far
 
 
 def _deeds(line: ArmLine) -> str:

@@ -264,6 +264,7 @@ def _cell_json(cell: CellData) -> Json:
         "seed": cell.seed,
         "state": cell.state,
         "seconds": cell.seconds,
+        "cost": cell.folder.cost or None,
         "error": cell.status.get("error"),
     }
 

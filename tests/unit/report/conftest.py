@@ -68,6 +68,25 @@ LEVELS = {
 }
 
 
+def cost(steps: int) -> Json:
+    """What a stage notes about its cost."""
+    return {
+        "device": "cpu",
+        "dtype": "float32",
+        "first_step": 0,
+        "steps": steps,
+        "seconds": {"setup": 4.0, "train": 93.4, "finish": 1.0},
+        "step_seconds": 80.0,
+        "tokens": steps * 2048,
+        "tokens_per_second": steps * 2048 / 80,
+        "flops": steps * 4 * 10**11,
+        "counted_steps": 1,
+        "memory": "resident",
+        "peak_bytes": {"setup": 1_100_000_000, "train": 1_450_000_000, "finish": 1_300_000_000},
+        "utilisation": None,
+    }
+
+
 class MadeRun:
     """Writes cells into a run directory, with scores that depend on the arm, the item and a little on the seed."""
 
@@ -160,6 +179,8 @@ class MadeRun:
             rows.append({"stage": 0, "step": step, "scalars": scalars | {"lr": 3e-4}})
         rows.append({"stage": 0, "step": steps, "scalars": {"auroc_before_6": 0.87, "auroc_fresh_probe_6": 0.71}})
         (folder.path / "scalars.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        if steps == 60:  # a stage that fails notes no cost
+            folder.write_cost(0, cost(steps))
 
     def close(self) -> Path:
         plan = "plan: 1\nname: quickstart\nproblems: [everyday-knowledge, everyday-toxicity]\nseeds: [0, 1]\n"
