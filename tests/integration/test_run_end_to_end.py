@@ -133,28 +133,47 @@ class Faulty(LossObjective[Config]):
         if "PLACE" == "setup":
             raise KeyError("no probe")
     def loss(self, batch):
-        if "PLACE" == "step":
-            return 1 / 0
-        return Loss({"up": batch["forget"].mean(self.ctx.policy.hidden(batch["forget"], [1])[1].sum(-1))})
+        return 1 / 0
 
 @hookimpl
 def register_objectives(register):
-    register(ObjectiveSpec(name="faulty", summary="Raises", load=f"{__name__}:Faulty"))
+    register(ObjectiveSpec(name="faulty-PLACE", summary="Raises", load=f"{__name__}:Faulty"))
 '''
-EXTRA_ARM = "  faulty: {stages: [{use: faulty, steps: 2}]}\n"
+EXTRA_ARMS = """
+  faulty-setup: {stages: [{use: faulty-setup, steps: 2}]}
+  faulty-step: {stages: [{use: faulty-step, steps: 2}]}
+  too-deep: {like: cosine-rmu, set: {0.with.block: 9}}
+"""
+
+
+@pytest.fixture(scope="module")
+def partly_failed(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("failed")
+    write(folder, steps=2, extra=EXTRA_ARMS)
+    for place in ("setup", "step"):
+        (folder / f"faulty_{place}.py").write_text(FAULTY.replace("PLACE", place))
+    return folder, suite(folder, "run", "plan.yaml", "--plugin", "faulty_setup.py", "--plugin", "faulty_step.py")
+
+
+def status(folder: Path, arm: str) -> dict:
+    return json.loads((cell_folder(folder, arm) / "status.json").read_text())
 
 
 @pytest.mark.parametrize(("place", "message"), [("setup", "KeyError"), ("step", "ZeroDivisionError")])
-def test_a_plugin_that_raises_is_named_and_the_others_go_on(tmp_path, place, message):
-    write(tmp_path, steps=2, extra=EXTRA_ARM)
-    (tmp_path / "faulty.py").write_text(FAULTY.replace("PLACE", place))
-    done = suite(tmp_path, "run", "plan.yaml", "--plugin", "faulty.py")
+def test_a_plugin_that_raises_is_named_and_the_others_go_on(partly_failed, place, message):
+    folder, done = partly_failed
     assert done.returncode == 1, done.stderr + done.stdout
-    error = json.loads((cell_folder(tmp_path, "faulty") / "status.json").read_text())["error"]
-    assert message in error["message"] and "faulty" in error["where"] and "faulty.py" in error["where"]
-    assert json.loads((cell_folder(tmp_path, "cosine-rmu") / "status.json").read_text())["state"] == "done"
+    error = status(folder, f"faulty-{place}")["error"]
+    assert message in error["message"] and f"faulty_{place}.py" in error["where"]
+    assert status(folder, "cosine-rmu")["state"] == "done"
     assert "Traceback" not in done.stderr + done.stdout
-    assert message in (tmp_path / "runs/tiny/report/index.html").read_text()
+    assert message in (folder / "runs/tiny/report/index.html").read_text()
+
+
+def test_an_option_that_does_not_suit_the_model_is_one_clear_error(partly_failed):
+    folder, done = partly_failed
+    assert "block 9 does not exist" in status(folder, "too-deep")["error"]["message"]
+    assert "block 9 does not exist" in done.stdout and "blocks 0 to 3" in done.stdout
 
 
 def test_a_plugin_that_breaks_on_import_is_fatal_only_when_it_is_used(tmp_path):
@@ -163,7 +182,7 @@ def test_a_plugin_that_breaks_on_import_is_fatal_only_when_it_is_used(tmp_path):
     listed = suite(tmp_path, "plugins", "list", "--plugin", "broken.py")
     assert listed.returncode == 0 and "broken" in listed.stdout and "nothing_of_that_name" in listed.stdout
     assert suite(tmp_path, "plan", "check", "plan.yaml", "--plugin", "broken.py").returncode == 0
-    (tmp_path / "plan.yaml").write_text((tmp_path / "plan.yaml").read_text() + EXTRA_ARM)
+    (tmp_path / "plan.yaml").write_text((tmp_path / "plan.yaml").read_text() + EXTRA_ARMS)
     used = suite(tmp_path, "plan", "check", "plan.yaml", "--plugin", "broken.py")
     assert used.returncode in (2, 3) and "faulty" in used.stderr
 
@@ -182,7 +201,6 @@ def test_two_workers_give_the_same_patch(finished, tmp_path):
     [
         (("path: model}", "path: nowhere}"), 2, ["plan.yaml:4:", "nowhere"]),
         (("animals.jsonl", "missing.jsonl"), 2, ["plan.yaml:9:", "missing.jsonl"]),
-        (("block: 2", "block: 9"), 1, ["block 9 does not exist", "blocks 0 to 3"]),
         (("block: 2", "blok: 2"), 2, ["plan.yaml:18:", "blok", "did you mean 'block'"]),
         (("use: cloze", "use: clooze"), 2, ["plan.yaml:13:", "clooze", "cloze"]),
         (("want: lower", "want: less"), 2, ["plan.yaml:13:", "less"]),
