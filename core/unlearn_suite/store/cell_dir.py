@@ -137,6 +137,21 @@ class CellDir:
         if len(kept) < len(rows):
             write_bytes(path, jsonl_bytes(kept))
 
+    # --- cost
+
+    @property
+    def cost(self) -> Json:
+        """The content of cost.json: {stage index as text: the fields of `StageCost`}; {} when there is none."""
+        try:
+            data: Json = read_json(self.path / "cost.json")
+        except (FileNotFoundError, PrerequisiteError):
+            return {}
+        return data
+
+    def write_cost(self, stage: int, cost: Mapping[str, Any]) -> None:
+        """Note what a stage cost, in place of what an earlier process noted for it."""
+        write_json(self.path / "cost.json", {**self.cost, str(stage): dict(cost)}, durable=False)
+
     # --- scores
 
     def scores_path(self, entry: str) -> Path:

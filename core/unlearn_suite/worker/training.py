@@ -42,6 +42,7 @@ def train_cell(
         progress.begin(name, job.train.steps)
         cell_dir.set_status(stage=index)
         result = run_stage(loaded.model, loaded.tokenizer, job)
+        cell_dir.write_cost(index, result.cost.to_json())
         for tensor_name, tensor in result.views.original.items():
             loaded.originals.setdefault(tensor_name, tensor)
         if result.stopped:
