@@ -27,6 +27,15 @@ class NoConfig(Config):
     """For a plugin object without options."""
 
 
+class Lora(Config):
+    """Low-rank adapters on the matrices an objective trains (Hu et al., arXiv:2106.09685), merged when it is done."""
+
+    rank: int = Field(16, ge=1)
+    """rank of the update of each matrix"""
+    alpha: float = Field(32.0, gt=0)
+    """the update is scaled by alpha / rank"""
+
+
 class Train(Config):
     """How a stage trains. In a plan these keys stand beside `use` and `with`."""
 
@@ -48,6 +57,10 @@ class Train(Config):
     """decoupled weight decay"""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay rates of the first and second moment"""
+    lora: Lora | None = None
+    """train low-rank adapters instead of the matrices themselves (none = the matrices)"""
+    recompute: bool = False
+    """compute activations again in the backward pass instead of keeping them: less memory, more time"""
     save_every: int = Field(25, ge=1)
     """steps between checkpoints inside the stage"""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import TrainingError
 from ..specs import Example, Train
@@ -17,11 +17,10 @@ from . import checkpoint
 from .accounting import Meter, StageCost
 from .batch import make_roles
 from .context import Services, StageContext
+from .lora import Adapters
 from .objective import Objective, Scalars
 from .shape import ModelShape
 from .views import ModelViews
-
-PHASES = {"setup", "train", "finish"}
 
 
 @dataclass(frozen=True)
@@ -46,19 +45,22 @@ class StageJob:
 
 @dataclass(frozen=True)
 class StageResult:
-    """`views` hold the trainable tensors as before the stage. `stopped`: a stop was asked for; a checkpoint holds
-    the state and the same job goes on from it. `cost`: of the steps of this process."""
+    """`original`: the model's tensors that the stage changed, as they were. `stopped`: a stop was asked for; the
+    model is as before the stage, a checkpoint holds the state, and the same job goes on from it. `cost`: of
+    the steps of this process."""
 
     views: ModelViews
     closing: Scalars
     cost: StageCost
+    original: dict[str, Tensor] = field(default_factory=dict)
     stopped: bool = False
 
 
 def run_stage(model: nn.Module, tokenizer: Any, job: StageJob) -> StageResult:
-    """Train `model` in place (float32 or bf16, `eval()` mode) and return the views with the originals.
+    """Train `model` in place (float32 or bf16, `eval()` mode).
 
-    Resumes from the newest whole checkpoint. Raises `TrainingError` on a loss that is not finite.
+    Resumes from the newest whole checkpoint. Raises `TrainingError` on a loss that is not finite. Whatever is
+    raised, the model is then as it was before the stage.
     """
     model.eval()
     shape = ModelShape.of(model)
@@ -67,8 +69,30 @@ def run_stage(model: nn.Module, tokenizer: Any, job: StageJob) -> StageResult:
     for name in needs.trainable:
         if name not in shape.tensors:
             raise TrainingError(f"the objective wants to train {name!r}, which the model lacks", code="no-such-tensor")
-    ctx = _context(model, tokenizer, job, ModelViews(model, shape, needs.trainable))
-    meter = Meter(ctx.device, next(model.parameters()).dtype, lambda: ctx.views.replay.block_calls)
+    adapters = Adapters(model, needs.trainable, job.train.lora, job.seed) if job.train.lora else None
+    views = ModelViews(model, shape, adapters.names if adapters else needs.trainable)
+    views.replay.checkpoint_blocks = job.train.recompute
+    try:
+        result = _run(tokenizer, job, views, next(model.parameters()))
+    except BaseException:
+        _undo(views, adapters)
+        raise
+    if result.stopped:
+        _undo(views, adapters)
+        return result
+    return replace(result, original=adapters.merge() if adapters else views.original)
+
+
+def _undo(views: ModelViews, adapters: Adapters | None) -> None:
+    views.restore()
+    if adapters:
+        adapters.remove()
+
+
+def _run(tokenizer: Any, job: StageJob, views: ModelViews, like: Tensor) -> StageResult:
+    """Set up, resume, train, finish; `like` tells device and dtype."""
+    ctx = _context(tokenizer, job, views, like.device)
+    meter = Meter(ctx.device, like.dtype, lambda: ctx.views.replay.block_calls)
     with meter.phase("setup"):
         with job.guard():
             job.objective.setup(ctx)
@@ -77,12 +101,12 @@ def run_stage(model: nn.Module, tokenizer: Any, job: StageJob) -> StageResult:
     with meter.phase("train"):
         finished = _train(ctx, job, first, meter)
     if not finished:
-        return StageResult(ctx.views, {}, meter.cost(), stopped=True)
+        return StageResult(views, {}, meter.cost(), stopped=True)
     with meter.phase("finish"):
         with job.guard():
             closing = job.objective.finish()
         ctx.views.clear()
-    return StageResult(ctx.views, closing, meter.cost())
+    return StageResult(views, closing, meter.cost())
 
 
 def _train(ctx: StageContext, job: StageJob, step: int, meter: Meter) -> bool:
@@ -103,8 +127,7 @@ def _train(ctx: StageContext, job: StageJob, step: int, meter: Meter) -> bool:
     return True
 
 
-def _context(model: nn.Module, tokenizer: Any, job: StageJob, views: ModelViews) -> StageContext:
-    device = next(model.parameters()).device
+def _context(tokenizer: Any, job: StageJob, views: ModelViews, device: torch.device) -> StageContext:
     generator = torch.Generator().manual_seed(job.seed * 1_000_003 + job.index)
     pad_id = tokenizer.pad_token_id or 0
     roles = make_roles(tokenizer, job.examples, length=job.train.length, seed=job.seed, pad_id=pad_id)

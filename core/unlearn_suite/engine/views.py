@@ -199,6 +199,14 @@ class ModelViews:
         self.policy = View(self._prefix, self.trainable, frozen=False)
         self.reference = View(self._prefix, self.original, frozen=True)
 
+    def restore(self) -> None:
+        """Put the original values of the trainable tensors back, bit for bit."""
+        with torch.no_grad():
+            for name, parameter in self.trainable.items():
+                parameter.copy_(self.original[name])
+                parameter.grad = None
+        self.clear()
+
     def clear(self) -> None:
         """Forget all activations (between steps)."""
         self._prefix.clear()

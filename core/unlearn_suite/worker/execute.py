@@ -72,4 +72,3 @@ class _Clock:
             known: Mapping[str, float] = self.cell_dir.status.get("seconds") or {}
             total = known.get(phase, 0.0) + time.monotonic() - start
             self.cell_dir.set_status(seconds={**known, phase: round(total, 2)})
-

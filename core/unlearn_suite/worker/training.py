@@ -43,10 +43,10 @@ def train_cell(
         cell_dir.set_status(stage=index)
         result = run_stage(loaded.model, loaded.tokenizer, job)
         cell_dir.write_cost(index, result.cost.to_json())
-        for tensor_name, tensor in result.views.original.items():
-            loaded.originals.setdefault(tensor_name, tensor)
         if result.stopped:
             return False
+        for tensor_name, tensor in result.original.items():
+            loaded.originals.setdefault(tensor_name, tensor)
         if result.closing:
             cell_dir.append_scalars(index, job.train.steps, result.closing)
         last = index == len(cell.stages) - 1

@@ -117,6 +117,8 @@ arms:
       clip: 1.0
       weight_decay: 0.0
       betas: [0.9, 0.999]
+      lora: null
+      recompute: false
       save_every: 25
       with:
         block: 7
@@ -138,6 +140,8 @@ arms:
       clip: 1.0
       weight_decay: 0.0
       betas: [0.9, 0.999]
+      lora: null
+      recompute: false
       save_every: 25
       with:
         block: 7
