@@ -119,3 +119,10 @@ def test_every_command_has_help(capsys):
         for inner in group.commands if isinstance(group, click.Group) else ():
             status, told = command(capsys, name, inner, "--help")
             assert status == 0 and f"unlearn-suite {name} {inner}" in told
+
+
+@pytest.mark.parametrize("path", [[], *([name] for name, c in cli.commands.items() if isinstance(c, click.Group))])
+def test_a_group_without_a_command_shows_whole_sentences(capsys, path):
+    status, told = command(capsys, *path)
+    assert status == 2 and told.startswith("Usage:")
+    assert "..." not in told.replace("[ARGS]...", "")

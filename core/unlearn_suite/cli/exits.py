@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from ..errors import BUG, INTERRUPTED, OK, USAGE, PlanErrors, PrerequisiteError, SuiteError
 
@@ -42,6 +43,9 @@ def run_guarded(command: click.Command, arguments: Sequence[str]) -> int:
 
 
 def _usage(error: click.ClickException) -> int:
+    if isinstance(error, NoArgsIsHelpError):  # a group without its command: the help, which is no error message
+        click.echo(error.format_message(), err=True)
+        return USAGE
     click.echo(f"error: {error.format_message()}", err=True)
     context = getattr(error, "ctx", None)
     if context is not None:

@@ -9,7 +9,7 @@ from .options import debug_option, json_option, print_json
 
 @click.group()
 def models() -> None:
-    """Show the model assets a plan may name, or fetch one before it is needed."""
+    """Show or fetch the models a plan may name."""
 
 
 @models.command("list")
@@ -35,7 +35,10 @@ def list_models(as_json: bool) -> None:
 @click.argument("name")
 @debug_option
 def fetch(name: str) -> None:
-    """Download and prepare the model asset NAME; print its folder."""
+    """Download and prepare a model asset.
+
+    Prints its folder. `run` does the same when it needs NAME.
+    """
     from ..models import local_folder
 
     folder = local_folder({"asset": name}, say=lambda text: click.echo(text, err=True))

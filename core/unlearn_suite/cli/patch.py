@@ -39,7 +39,9 @@ def _target_options(command: F) -> F:
 @click.option("--base", metavar="REF", help="The base model, when it is not where the plan named it.")
 @debug_option
 def export(cell: str, target: Path, dtype: str | None, force: bool, run_dir: Path | None, base: str | None) -> int:
-    """Write the model that CELL made as an ordinary Hugging Face folder.
+    """Write the model that CELL made.
+
+    The result is an ordinary Hugging Face folder.
 
     CELL is the folder of a cell (RUN/cells/NAME), or with --run the beginning of its id or name.
     """
@@ -57,7 +59,9 @@ def export(cell: str, target: Path, dtype: str | None, force: bool, run_dir: Pat
 @_target_options
 @debug_option
 def apply(patches: tuple[Path, ...], base: str, target: Path, dtype: str | None, force: bool) -> int:
-    """Write the model that PATCH (several: one after another) makes of the base model REF.
+    """Write the model that PATCH makes of a base.
+
+    Several patches are applied one after another.
 
     A base or an order that the patches were not made on is refused, with the tensor and the reason.
     """
@@ -69,7 +73,7 @@ def apply(patches: tuple[Path, ...], base: str, target: Path, dtype: str | None,
 
 @click.group()
 def patch() -> None:
-    """Show what a patch changes and where it comes from."""
+    """Show what a patch changes."""
 
 
 @patch.command()
@@ -78,7 +82,10 @@ def patch() -> None:
 @json_option
 @debug_option
 def show(path: Path, base: str | None, as_json: bool) -> None:
-    """Show the tensors of PATCH (a file, or the folder of a cell), and what made them."""
+    """Show the tensors of PATCH and what made them.
+
+    PATCH is a file, or the folder of a cell.
+    """
     from ..models.patch_file import PatchFile
 
     opened = PatchFile(path)

@@ -11,7 +11,7 @@ from .options import debug_option, json_option, open_plan, plan_argument, plugin
 
 @click.group()
 def plan() -> None:
-    """Check a plan, show it in full, or print its JSON Schema."""
+    """Check a plan, or show it in full."""
 
 
 @plan.command()
@@ -19,7 +19,7 @@ def plan() -> None:
 @plugin_option
 @debug_option
 def check(plan_file: Path, plugin_files: tuple[Path, ...]) -> None:
-    """Tell everything that is wrong in PLAN, with its place. Runs nothing."""
+    """Tell everything that is wrong in PLAN. Runs nothing."""
     resolved, _ = open_plan(plan_file, plugin_files)
     counts = [
         _count(len(resolved.problems), "problem"),
@@ -40,7 +40,10 @@ def _count(number: int, word: str) -> str:
 @json_option
 @debug_option
 def show(plan_file: Path, plugin_files: tuple[Path, ...], as_json: bool) -> None:
-    """Print PLAN with every name resolved and every default written out; the text is a plan itself."""
+    """Print PLAN in full.
+
+    Every name is resolved and every default written out; the text is a plan itself.
+    """
     from ..plan import dump_resolved, resolved
 
     shown, _ = open_plan(plan_file, plugin_files)
@@ -54,7 +57,10 @@ def show(plan_file: Path, plugin_files: tuple[Path, ...], as_json: bool) -> None
 @plugin_option
 @debug_option
 def schema(plugin_files: tuple[Path, ...]) -> None:
-    """Print the JSON Schema of plans, with the options of everything that is installed."""
+    """Print the JSON Schema of plans.
+
+    It has the options of everything that is installed; editors complete and check plans with it.
+    """
     from ..plan import plan_schema
     from ..plugins import load_catalog
 

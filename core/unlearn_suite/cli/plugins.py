@@ -22,7 +22,7 @@ KINDS: tuple[Kind, ...] = ("problem", "objective", "dataset", "metric")
 
 @click.group()
 def plugins() -> None:
-    """Show what is installed, and what each objective, dataset, metric and problem takes."""
+    """Show what is installed, and its options."""
 
 
 @plugins.command("list")
@@ -76,7 +76,10 @@ def _lines(record: dict[str, Any]) -> Iterator[str]:
 @json_option
 @debug_option
 def show(name: str, plugin_files: tuple[Path, ...], as_json: bool) -> None:
-    """Show what NAME (of an objective, dataset, metric or problem) is and which options it takes."""
+    """Show what NAME is and which options it takes.
+
+    NAME is that of an objective, dataset, metric or problem.
+    """
     from ..plugins import load_catalog
     from .describe import entry_json, entry_lines
 

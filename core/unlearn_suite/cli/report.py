@@ -13,7 +13,10 @@ from .options import debug_option
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @debug_option
 def report(run_dir: Path) -> None:
-    """Write the report of a run again and print its table."""
+    """Write the report of a run again.
+
+    Also prints its table.
+    """
     from rich.console import Console
 
     from ..report import print_table, write_report, write_summary

@@ -44,8 +44,9 @@ def run(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Run what PLAN asks for and is not done yet; then print the table and write the report.
+    """Run what PLAN asks for and is not done yet.
 
+    Then print the table and write the report.
     Running the same command again continues: finished cells are left alone.
     """
     from .. import models

@@ -125,7 +125,9 @@ def _note_unexpected(details: list[Detail], root: Node, path: tuple[str | int, .
 
 
 def _expected(detail: Detail) -> str:
-    return EXPECTED[detail["type"]].format(**{k: _number(v) for k, v in detail.get("ctx", {}).items()})
+    facts = {key: _number(value) for key, value in detail.get("ctx", {}).items()}
+    words = EXPECTED[detail["type"]].format(**facts)
+    return words.replace("a list", "a mapping") if facts.get("field_type") == "Dictionary" else words
 
 
 def _number(value: Any) -> Any:

@@ -101,7 +101,7 @@ def describe(value: Any) -> str:
     if isinstance(value, str):
         return f"the text {value!r}" if len(value) <= 60 else "a long text"
     if isinstance(value, dict):
-        return "a mapping"
+        return "a mapping" if value else "an empty mapping"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}" if value else "an empty list"
     return str(value)

@@ -50,6 +50,8 @@ def test_several_errors_at_once_in_the_order_of_the_file(said: Said) -> None:
          "written out)"),
         ("plan: 2\nproblems: [everyday]\n", "plan.yaml:1:7: 'plan': expected 1, found 2"),
         ("[1, 2]\n", "plan.yaml:1:1: expected a mapping, found a list of 2"),
+        ("plan: 1\nproblems: [everyday]\narms: {}\n",
+         "plan.yaml:3:7: 'arms': expected a mapping of 1 or more, found an empty mapping"),
         ("plan: 1\nproblems: []\n", "plan.yaml:2:11: 'problems': expected a list of 1 or more, found an empty list"),
         ("plan: 1\nproblems: everyday\n", "plan.yaml:2:11: 'problems': expected a list, found the text 'everyday'"),
         ("plan: 1\nproblems: [3]\n", "plan.yaml:2:12: a problem is a name or a mapping, found 3"),
