@@ -99,7 +99,7 @@ def test_a_page_of_twenty_thousand_rows_takes_seconds(build: Callable[..., Path]
     path = build(tmp_path, items=400)
     start = time.process_time()
     write_report(path)
-    assert time.process_time() - start < 4  # about 1 s of one slow core
+    assert time.process_time() - start < 15  # about 1 s of one slow core; anything quadratic takes minutes
 
 
 def test_texts_may_come_with_their_scores(made: Any) -> None:

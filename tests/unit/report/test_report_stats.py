@@ -120,7 +120,7 @@ def test_2000_resamples_of_500_rows_are_fast() -> None:
     start = time.process_time()
     for _ in range(5):
         stats.compare(*data)
-    assert (time.process_time() - start) / 5 < 0.1
+    assert (time.process_time() - start) / 5 < 0.5
 
 
 def changed(before: float, change: tuple[float, float, float]) -> Comparison:
