@@ -18,6 +18,11 @@ Rows = list[dict[str, Any]]
 RNG = np.random.default_rng(7)
 
 
+@pytest.fixture(autouse=True)
+def _the_same_draws_in_any_order() -> None:
+    RNG.bit_generator.state = np.random.default_rng(7).bit_generator.state
+
+
 def rows(values: Any, weights: Any = None, units: Any = None, groups: Any = None) -> Rows:
     found = []
     for i, value in enumerate(values):
