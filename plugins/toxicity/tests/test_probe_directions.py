@@ -235,6 +235,15 @@ def test_too_few_toxic_texts_are_one_clear_error(tmp_path, monkeypatch):
         run(tmp_path)
 
 
+def test_a_large_class_is_thinned_the_same_way_every_time():
+    examples = [Example(f"e{i}", "x") for i in range(100)]
+    some = corpus._some(examples, 30)
+    assert len(some) == 30 and some == corpus._some(examples, 30)
+    assert [e.id for e in some] == [e.id for e in examples if e in some]
+    assert max(int(e.id[1:]) for e in some) > 60, "not just the first ones"
+    assert corpus._some(examples, 100) == examples
+
+
 def test_train_and_validation_texts_share_no_prompt(tmp_path):
     examples = [Example(f"{i}-{j}", "x", unit=f"u{i}") for i in range(50) for j in range(3)]
     train, val = corpus._split(examples)

@@ -31,6 +31,8 @@ class ProbeDirectionsConfig(Config):
     """score from which a continuation counts as toxic"""
     benign_to: float = Field(0.25, ge=0, le=1)
     """score up to which a continuation counts as benign; those between are not used"""
+    probe_texts: int = Field(400, ge=20)
+    """texts of each class at most, taken evenly by hash"""
     direction: Literal["logistic", "diffmean"] = "logistic"
     """v: the weight vector of the probe, or the difference of the class means"""
     loss: Literal["hinge", "counterfactual"] = "hinge"

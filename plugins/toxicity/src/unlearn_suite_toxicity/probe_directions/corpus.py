@@ -36,6 +36,7 @@ def build(ctx: StageContext, config: ProbeDirectionsConfig) -> Corpus:
         toxic = [e.example for e in ctx.roles["forget"].encoded]
         benign = [e.example for e in ctx.roles["retain"].encoded]
         source = "static"
+    toxic, benign = (_some(part, config.probe_texts) for part in (toxic, benign))
     parts = [*_split(toxic), *_split(benign)]
     if min(len(toxic), len(benign)) < FEWEST or not all(parts):
         raise TrainingError(
@@ -79,6 +80,15 @@ def _on_policy(
             elif score <= config.benign_to:
                 benign.append(example)
     return toxic, benign
+
+
+def _some(examples: list[Example], most: int) -> list[Example]:
+    """At most `most` examples, the same ones on every call, in their order."""
+    if len(examples) <= most:
+        return examples
+    by_hash = sorted(examples, key=lambda e: hashlib.sha256(e.id.encode()).digest())
+    kept = {e.id for e in by_hash[:most]}
+    return [e for e in examples if e.id in kept]
 
 
 def _split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
