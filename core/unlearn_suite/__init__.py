@@ -14,6 +14,7 @@ from .hookspecs import hookimpl
 from .specs import Config, DatasetSpec, Example, MetricSpec, NoConfig, ObjectiveSpec, ProblemSpec, ValueSpec
 
 if TYPE_CHECKING:
+    from .engine import losses
     from .engine.batch import Batch
     from .engine.context import StageContext
     from .engine.objective import Loss, LossObjective, Objective, Requirements, Scalars
@@ -70,11 +71,14 @@ __all__ = [
     "View",
     "__version__",
     "hookimpl",
+    "losses",
     "text_statistics",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "losses":
+        return import_module(".engine.losses", __name__)
     if name in _LAZY:
         return getattr(import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -122,7 +122,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path):
     assert one.read_bytes()[-4000:] == two.read_bytes()[-4000:]
 
 
-FAULTY = '''
+FAULTY = """
 from unlearn_suite import Config, Loss, LossObjective, ObjectiveSpec, Requirements, hookimpl
 
 class Faulty(LossObjective[Config]):
@@ -138,7 +138,7 @@ class Faulty(LossObjective[Config]):
 @hookimpl
 def register_objectives(register):
     register(ObjectiveSpec(name="faulty-PLACE", summary="Raises", load=f"{__name__}:Faulty"))
-'''
+"""
 EXTRA_ARMS = """
   faulty-setup: {stages: [{use: faulty-setup, steps: 2}]}
   faulty-step: {stages: [{use: faulty-step, steps: 2}]}

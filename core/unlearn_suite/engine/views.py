@@ -7,7 +7,7 @@ original values of the trainable tensors put in its place for the pass. All of i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -16,8 +16,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .batch import Batch, Over
+from .losses import label_logprobs
 from .replay import Replay
 from .shape import ModelShape
+
+PerToken = Callable[..., Tensor]
+"""(logits [N, V], labels [N], and the other view's logits [N, V] if there is one) -> values [N]"""
 
 _HEAD_ROWS = 1024
 """positions per LM-head call: bounds the [rows, V] float32 logits"""
@@ -106,40 +110,51 @@ class View:
             return self._replay.head(last, self._params())
 
     def token_logprobs(self, batch: Batch, over: Over = "content") -> Tensor:
-        """[B, T] float32: log p(x_t | x_<t) where the mask `over` holds, 0 elsewhere (position 0 too).
+        """[B, T] float32: log p(x_t | x_<t) where the mask `over` holds, 0 elsewhere (position 0 too)."""
+        return self.per_token(batch, label_logprobs, over)
 
-        The LM head runs over `_HEAD_ROWS` positions at a time and is recomputed in the backward pass, so
-        no [B, T, V] tensor exists.
+    def per_token(self, batch: Batch, of: PerToken, over: Over = "content", against: View | None = None) -> Tensor:
+        """[B, T] float32: `of(logits, labels)` of the distributions that predict the tokens of the mask `over`.
+
+        `of` is given logits [N, V] and labels [N] (token t and the logits before it stand together) and
+        returns [N]; with `against`, the logits of that view come third. Elsewhere the result is 0. `of` sees
+        some positions at a time and is computed again in the backward pass, so no [B, T, V] tensor exists;
+        it must treat each position by itself. Gradients reach every view that has any.
         """
-        last = self._last_hidden(batch)
+        views = (self,) if against is None else (self, against)
         mask = batch.mask(over)[:, 1:]
-        rows, labels = last[:, :-1][mask], batch.input_ids[:, 1:][mask]
-        with self._grad():
-            pieces = [
-                self._label_logprobs(h, y)
-                for h, y in zip(rows.split(_HEAD_ROWS), labels.split(_HEAD_ROWS), strict=True)
-            ]
-            flat = torch.cat(pieces) if pieces else rows.new_zeros(0, dtype=torch.float32)
-            result = torch.zeros(batch.input_ids.shape, dtype=torch.float32, device=rows.device)
-            target = torch.zeros_like(batch.attention_mask, dtype=torch.bool)
-            target[:, 1:] = mask
-            return result.masked_scatter(target, flat)
+        labels = batch.input_ids[:, 1:][mask]
+        rows = [view._last_hidden(batch)[:, :-1][mask] for view in views]
+        pieces = [
+            self._on_rows(of, y, views, h)
+            for y, *h in zip(labels.split(_HEAD_ROWS), *(r.split(_HEAD_ROWS) for r in rows), strict=True)
+        ]
+        flat = torch.cat(pieces) if len(labels) else rows[0].new_zeros(0, dtype=torch.float32)
+        result = torch.zeros(batch.input_ids.shape, dtype=torch.float32, device=flat.device)
+        target = torch.zeros_like(batch.attention_mask, dtype=torch.bool)
+        target[:, 1:] = mask
+        return result.masked_scatter(target, flat)
 
     def clear(self) -> None:
         """Forget what was computed (after a backward pass or a change of weights)."""
         self._trails.clear()
 
-    def _label_logprobs(self, rows: Tensor, labels: Tensor) -> Tensor:
-        params = self._params()
+    def _on_rows(self, of: PerToken, labels: Tensor, views: Sequence[View], rows: Sequence[Tensor]) -> Tensor:
+        """`of` on the logits of some rows [N, D] of each view."""
 
-        def head(h: Tensor) -> Tensor:
-            logits = self._replay.head(h[None], params)[0].float()
-            return logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(dim=1)
+        def values(*hidden: Tensor) -> Tensor:
+            first, *others = (view._head(h) for view, h in zip(views, hidden, strict=True))
+            return of(first, labels, *others).float()
 
-        if torch.is_grad_enabled() and rows.requires_grad:
-            result: Tensor = checkpoint(head, rows, use_reentrant=False)
+        if torch.is_grad_enabled() and not all(view._frozen for view in views):
+            result: Tensor = checkpoint(values, *rows, use_reentrant=False)
             return result
-        return head(rows)
+        return values(*rows)
+
+    def _head(self, rows: Tensor) -> Tensor:
+        """Logits [N, V] of rows [N, D]."""
+        with self._grad():
+            return self._replay.head(rows[None], self._params())[0]
 
     def _last_hidden(self, batch: Batch) -> Tensor:
         trail = self._trail(batch)

@@ -106,7 +106,6 @@ class CellData:
         return sum(value for _, value in self.phases) if self.phases else None
 
 
-
 class RunData:
     """A whole run directory, read as far as it can be. `notes` says which files could not be read."""
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from unlearn_suite import Example
+from unlearn_suite import Example, losses
 from unlearn_suite.engine.loop import StageJob, run_stage
 from unlearn_suite.specs import Train
 from unlearn_suite.testing.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
-from unlearn_suite_knowledge.cosine_rmu import directions, losses
+from unlearn_suite_knowledge.cosine_rmu import directions
+from unlearn_suite_knowledge.cosine_rmu import losses as own
 from unlearn_suite_knowledge.cosine_rmu.config import CosineRmuConfig
 from unlearn_suite_knowledge.cosine_rmu.objective import CosineRmu, readout_weights
 
@@ -41,15 +42,15 @@ def activations(seed: int, *shape: int) -> torch.Tensor:
 
 def test_toward_at_and_against_the_target():
     u = torch.nn.functional.normalize(activations(0, 16), dim=0)
-    assert float(losses.toward(5.0 * u[None, None], u, 1.0)) == pytest.approx(0.0, abs=1e-6)
-    assert float(losses.toward(-u[None, None], u, 1.0)) == pytest.approx(2.0, abs=1e-6)
+    assert float(own.toward(5.0 * u[None, None], u, 1.0)) == pytest.approx(0.0, abs=1e-6)
+    assert float(own.toward(-u[None, None], u, 1.0)) == pytest.approx(2.0, abs=1e-6)
 
 
 def test_toward_ignores_the_norm_and_its_gradient_is_orthogonal():
     u = torch.nn.functional.normalize(activations(0, 16), dim=0)
     h = activations(1, 2, 3, 16).requires_grad_()
-    torch.testing.assert_close(losses.toward(3.0 * h, u, 0.95), losses.toward(h, u, 0.95))
-    (g,) = torch.autograd.grad(losses.toward(h, u, 1.0).sum(), h)
+    torch.testing.assert_close(own.toward(3.0 * h, u, 0.95), own.toward(h, u, 0.95))
+    (g,) = torch.autograd.grad(own.toward(h, u, 1.0).sum(), h)
     along = (g * h).sum(-1).abs()
     assert (along < 1e-5 * g.norm(dim=-1) * h.norm(dim=-1)).all()
 
@@ -65,9 +66,9 @@ def test_equations_equal_a_float64_transcription():
     log_rho = np.log(norm(x, axis=-1) / norm(y, axis=-1))
     guard = np.maximum(log_rho - math.log(4), 0) ** 2 + np.maximum(math.log(0.5) - log_rho, 0) ** 2
     expected = {
-        losses.toward(h, u, 0.95): np.maximum(0.95 - cos, 0),
+        own.toward(h, u, 0.95): np.maximum(0.95 - cos, 0),
         losses.relative_error(h, ref): ((x - y) ** 2).sum(-1) / (y**2).sum(-1),
-        losses.norm_guard(h, ref): guard,
+        own.norm_guard(h, ref): guard,
     }
     for ours, theirs in expected.items():
         np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-5, atol=1e-6)
@@ -179,7 +180,15 @@ def test_several_topics_have_several_directions(tmp_path):
     data["forget"] += [Example(f"g{i}", f"a boat of {w} wood {i}", group="boats", unit=w) for i, w in enumerate(WORDS)]
     objective = CosineRmu(CosineRmuConfig(meta="none", block=2))
     job = StageJob(
-        0, objective, Train(steps=1, batch=4, length=32), ("forget", "retain"), data, 0, tmp_path, tmp_path, Services(),
+        0,
+        objective,
+        Train(steps=1, batch=4, length=32),
+        ("forget", "retain"),
+        data,
+        0,
+        tmp_path,
+        tmp_path,
+        Services(),
         lambda *_: None,
     )
     run_stage(model, tiny_tokenizer(), job)

@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from unlearn_suite import Example, TrainingError
+from unlearn_suite import Example, TrainingError, losses
 from unlearn_suite.engine.loop import StageJob, run_stage
 from unlearn_suite.specs import Train
 from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
-from unlearn_suite_toxicity.probe_directions import corpus, losses, probes
+from unlearn_suite_toxicity.probe_directions import corpus, probes
+from unlearn_suite_toxicity.probe_directions import losses as own
 from unlearn_suite_toxicity.probe_directions.config import ProbeDirectionsConfig
 from unlearn_suite_toxicity.probe_directions.objective import ProbeDirections
 
@@ -93,10 +94,10 @@ def test_equations_equal_a_float64_transcription():
     across = delta - (delta @ w)[..., None] * w
     target = y - np.maximum(y @ w - 0.2, 0)[..., None] * w
     pairs = [
-        (losses.hinge(h, v, 0.1, 0.7), np.maximum((x @ w - 0.1) / 0.7, 0)),
+        (own.hinge(h, v, 0.1, 0.7), np.maximum((x @ w - 0.1) / 0.7, 0)),
         (losses.relative_error(h, ref), (delta**2).sum(-1) / size),
-        (losses.orthogonal_error(h, ref, v), (across**2).sum(-1) / size),
-        (losses.counterfactual(h, ref, v, 0.2), ((x - target) ** 2).sum(-1) / size),
+        (own.orthogonal_error(h, ref, v), (across**2).sum(-1) / size),
+        (own.counterfactual(h, ref, v, 0.2), ((x - target) ** 2).sum(-1) / size),
     ]
     for ours, theirs in pairs:
         np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-5, atol=1e-6)
@@ -109,10 +110,10 @@ def test_equations_equal_a_float64_transcription():
 def test_hinge_is_zero_with_zero_gradient_below_tau_and_one_at_the_toxic_mean():
     v = unit(5)
     h = (tensors(6, 4, 8) - 10.0 * v).requires_grad_()
-    value = losses.hinge(h, v, 0.0, 2.0)
+    value = own.hinge(h, v, 0.0, 2.0)
     (g,) = torch.autograd.grad(value.sum(), h)
     assert not value.any() and not g.any()
-    assert float(losses.hinge(3.0 * v, v, 1.0, 2.0)) == pytest.approx(1.0)
+    assert float(own.hinge(3.0 * v, v, 1.0, 2.0)) == pytest.approx(1.0)
 
 
 def test_counterfactual_below_the_benign_mean_is_the_retain_loss():
@@ -120,13 +121,13 @@ def test_counterfactual_below_the_benign_mean_is_the_retain_loss():
     ref = tensors(8, 5, 8)
     ref = ref - (ref @ v)[:, None] * v - 3.0 * v
     h = tensors(9, 5, 8)
-    torch.testing.assert_close(losses.counterfactual(h, ref, v, 0.0), losses.relative_error(h, ref))
+    torch.testing.assert_close(own.counterfactual(h, ref, v, 0.0), losses.relative_error(h, ref))
 
 
 def test_the_orthogonal_term_is_blind_to_motion_along_v():
     v, ref = unit(10), tensors(11, 5, 8)
     moved = ref + torch.arange(5.0)[:, None] * v
-    assert float(losses.orthogonal_error(moved, ref, v).max()) < 1e-10
+    assert float(own.orthogonal_error(moved, ref, v).max()) < 1e-10
     assert float(losses.relative_error(moved, ref).max()) > 0.1
 
 

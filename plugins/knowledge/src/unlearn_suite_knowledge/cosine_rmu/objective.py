@@ -9,10 +9,21 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from unlearn_suite import Batch, Example, Loss, LossObjective, ModelShape, Requirements, Scalars, StageContext
+from unlearn_suite import (
+    Batch,
+    Example,
+    Loss,
+    LossObjective,
+    ModelShape,
+    Requirements,
+    Scalars,
+    StageContext,
+    losses,
+)
 
-from . import directions, losses
+from . import directions
 from .config import CosineRmuConfig
+from .losses import norm_guard, toward
 
 DEPTH = 0.22
 SETUP_BATCHES = 8
@@ -84,7 +95,7 @@ class CosineRmu(LossObjective[CosineRmuConfig]):
 
     def _forget(self, batch: Batch) -> Tensor:
         h = self.ctx.policy.hidden(batch, [self.block])[self.block]
-        return batch.mean(losses.toward(h, self._targets(batch), self.config.margin))
+        return batch.mean(toward(h, self._targets(batch), self.config.margin))
 
     def loss(self, batch: Mapping[str, Batch]) -> Loss:
         f, r, block = batch["forget"], batch["retain"], self.block
@@ -100,7 +111,7 @@ class CosineRmu(LossObjective[CosineRmuConfig]):
             parts={
                 "forget": self._forget(f),
                 "retain": r.mean(losses.relative_error(h_r, ref_r)),
-                "norm": f.mean(losses.norm_guard(h_f, ref_f)),
+                "norm": f.mean(norm_guard(h_f, ref_f)),
             },
             weights={"retain": self.config.retain_weight, "norm": self.config.norm_guard},
             scalars=scalars,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional
 
-EPS = 1e-6
+from unlearn_suite import losses
 
 
 def hinge(h: Tensor, v: Tensor, tau: float, scale: float) -> Tensor:
@@ -17,13 +16,7 @@ def counterfactual(h: Tensor, h_ref: Tensor, v: Tensor, mu0: float) -> Tensor:
     """P5 [B, T]: |h - h*|^2 / |h_ref|^2 with h* = h_ref - relu(h_ref.v - mu0) v."""
     ref = h_ref.float()
     target = ref - (ref @ v - mu0).clamp_min(0.0)[..., None] * v
-    return (h.float() - target).square().sum(-1) / ref.square().sum(-1).clamp_min(EPS)
-
-
-def relative_error(h: Tensor, h_ref: Tensor) -> Tensor:
-    """[B, T]: |h - h_ref|^2 / |h_ref|^2."""
-    ref = h_ref.float()
-    return (h.float() - ref).square().sum(-1) / ref.square().sum(-1).clamp_min(EPS)
+    return (h.float() - target).square().sum(-1) / ref.square().sum(-1).clamp_min(losses.EPS)
 
 
 def orthogonal_error(h: Tensor, h_ref: Tensor, v: Tensor) -> Tensor:
@@ -31,10 +24,4 @@ def orthogonal_error(h: Tensor, h_ref: Tensor, v: Tensor) -> Tensor:
     ref = h_ref.float()
     delta = h.float() - ref
     across = delta - (delta @ v)[..., None] * v
-    return across.square().sum(-1) / ref.square().sum(-1).clamp_min(EPS)
-
-
-def kl(logits_ref: Tensor, logits: Tensor) -> Tensor:
-    """[B, T]: KL(reference || policy) of the next-token distributions, nats."""
-    log_p, log_q = (functional.log_softmax(z.float(), dim=-1) for z in (logits_ref, logits))
-    return functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
+    return across.square().sum(-1) / ref.square().sum(-1).clamp_min(losses.EPS)

@@ -22,10 +22,12 @@ from unlearn_suite import (
     StageContext,
     TrainingError,
     View,
+    losses,
 )
 
-from . import corpus, losses, probes
+from . import corpus, probes
 from .config import ProbeDirectionsConfig
+from .losses import counterfactual, hinge, orthogonal_error
 
 DEPTHS = (0.2, 1 / 3, 7 / 15, 0.6, 11 / 15)
 PROBE_BATCH = 16
@@ -144,17 +146,17 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
             retain.append(share * r.mean(losses.relative_error(h_r[block], ref_r[block])))
             if self.config.loss == "hinge":
                 tau = d.mu0 + self.config.kappa * d.sd0
-                forget.append(share * f.mean(losses.hinge(h_f[block], d.v, tau, d.scale), "response"))
-                perp.append(share * f.mean(losses.orthogonal_error(h_f[block], ref_f[block], d.v), "response"))
+                forget.append(share * f.mean(hinge(h_f[block], d.v, tau, d.scale), "response"))
+                perp.append(share * f.mean(orthogonal_error(h_f[block], ref_f[block], d.v), "response"))
             else:
-                gap = losses.counterfactual(h_f[block], ref_f[block], d.v, d.mu0)
+                gap = counterfactual(h_f[block], ref_f[block], d.v, d.mu0)
                 forget.append(share * f.mean(gap, "response"))
         parts = {"forget": sum(forget[1:], forget[0]), "retain": sum(retain[1:], retain[0])}
         weights = {"retain": self.config.retain_weight}
         if perp and self.config.perp_weight:
             parts["perp"], weights["perp"] = sum(perp[1:], perp[0]), self.config.perp_weight
         if self.config.kl_weight and self.ctx.step_index % self.config.kl_every == 0:
-            parts["kl"] = r.mean(losses.kl(self.ctx.reference.logits(r), self.ctx.policy.logits(r)))
+            parts["kl"] = r.mean(self.ctx.reference.per_token(r, _kl, against=self.ctx.policy))
             weights["kl"] = self.config.kl_weight * self.config.kl_every
         return Loss(parts, weights, self._diagnostics(f, h_f, ref_f))
 
@@ -199,6 +201,11 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
         from safetensors.torch import save_file
 
         save_file(vectors, self.ctx.artifacts / "directions.safetensors")
+
+
+def _kl(reference: Tensor, _: Tensor, policy: Tensor) -> Tensor:
+    """[N]: KL(reference || policy) of the next-token distributions."""
+    return losses.kl(reference, policy)
 
 
 def _stack(classes: Sequence[probes.Array]) -> tuple[probes.Array, probes.Array]:
