@@ -39,6 +39,7 @@ def save(path: Path, model: nn.Module, original: Mapping[str, Tensor], provenanc
     }
     temporary = path.with_suffix(".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(changed, temporary, metadata)
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
