@@ -74,6 +74,8 @@ def run_stage(model: nn.Module, tokenizer: Any, job: StageJob) -> StageResult:
     views.replay.checkpoint_blocks = job.train.recompute
     try:
         result = _run(tokenizer, job, views, next(model.parameters()))
+        if adapters and not result.stopped:
+            adapters.save(job.artifacts / "adapter")
     except BaseException:
         _undo(views, adapters)
         raise

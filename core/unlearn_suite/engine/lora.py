@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import PlanError, PrerequisiteError
@@ -27,7 +30,8 @@ class Adapters:
         self._model = model
         self._paths = [_module_path(model, name) for name in weights]
         peft = _peft()
-        config = peft.LoraConfig(
+        self._config = peft.LoraConfig(
+            task_type="CAUSAL_LM",
             r=options.rank,
             lora_alpha=options.alpha,
             lora_dropout=0.0,
@@ -35,10 +39,27 @@ class Adapters:
             fan_in_fan_out=any(type(model.get_submodule(p)).__name__ == "Conv1D" for p in self._paths),
         )
         with torch.random.fork_rng(devices=[]):
-            peft.inject_adapter_in_model(config, model)
+            peft.inject_adapter_in_model(self._config, model)
         self._draw(seed)
         inside = tuple(f"{path}.lora_" for path in self._paths)
         self.names = tuple(name for name, _ in model.named_parameters() if name.startswith(inside))
+
+    def save(self, folder: Path) -> None:
+        """Write the adapters in peft's format: `PeftModel.from_pretrained(model before the stage, folder)` reads it.
+
+        Raises `PrerequisiteError` when the disk does not take it.
+        """
+        parameters = dict(self._model.named_parameters())
+        tensors = {
+            f"base_model.model.{name.replace('.default.', '.')}": parameters[name].detach().cpu().contiguous()
+            for name in self.names
+        }
+        try:
+            self._config.save_pretrained(folder)
+            save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+        except (OSError, SafetensorError) as error:
+            message, hint = f"cannot write the adapter: {error}", "free some disk space and run again"
+            raise PrerequisiteError(message, code="disk", where=str(folder), hint=hint) from error
 
     def merge(self) -> dict[str, Tensor]:
         """Add the adapters to their matrices and take them out; {weight name: value before}."""

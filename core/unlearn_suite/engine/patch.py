@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def save(path: Path, model: nn.Module, original: Mapping[str, Tensor], provenanc
     }
     temporary = path.with_suffix(".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(changed, temporary, metadata)
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
@@ -47,12 +49,26 @@ def save(path: Path, model: nn.Module, original: Mapping[str, Tensor], provenanc
         ) from error
 
 
+def names(path: Path) -> tuple[str, ...]:
+    """The changed tensors' names."""
+    with _reading(path), safe_open(path, framework="pt") as file:
+        return tuple(file.keys())
+
+
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(changed tensors, hashes of the base tensors they replace)."""
+    with _reading(path), safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if metadata.get("format") != FORMAT:
+        raise PrerequisiteError("this is not an unlearning patch", code="patch", where=str(path))
+    return tensors, json.loads(metadata["base_hashes"])
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        yield
     except (OSError, SafetensorError) as error:
         raise PrerequisiteError(
             f"cannot read the patch: {error}",
@@ -60,9 +76,6 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             where=str(path),
             hint="delete the cell's folder and run again",
         ) from error
-    if metadata.get("format") != FORMAT:
-        raise PrerequisiteError("this is not an unlearning patch", code="patch", where=str(path))
-    return tensors, json.loads(metadata["base_hashes"])
 
 
 def apply(path: Path, model: nn.Module) -> dict[str, Tensor]:

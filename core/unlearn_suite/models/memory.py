@@ -30,9 +30,8 @@ def parameter_count(folder: Path) -> int:
     return count
 
 
-def check_memory(folder: Path, dtype: torch.dtype, device: torch.device) -> None:
-    """Raise `PrerequisiteError` when the weights alone are larger than the free memory of `device`."""
-    needed = parameter_count(folder) * dtype.itemsize
+def check_memory(folder: Path, needed: int, device: torch.device) -> None:
+    """Raise `PrerequisiteError` when the weights to be loaded (bytes) alone are larger than `device`'s free memory."""
     free = free_memory(device)
     if free is not None and needed > free:
         raise too_large(folder, str(device), needed, free)

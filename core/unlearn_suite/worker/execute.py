@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from ..errors import SuiteError
 from .inputs import Inputs
 from .loaded import borrowed_model
 from .scoring import score_cell
-from .training import train_cell
+from .training import first_needs, train_cell
 
 if TYPE_CHECKING:
     from ..plugins import Catalog
@@ -33,11 +33,12 @@ def execute(cell: Cell, cell_dir: CellDir, catalog: Catalog, run: RunDir, progre
     inputs = Inputs(cell, catalog)
     with clock("load"):
         inputs.load(progress)
-    with clock("model"), _named(cell):
-        progress.begin("loading the model", None)
-        model = borrowed_model(cell, progress)
-        progress.end()
-    with model as loaded, _named(cell):
+    with _named(cell), ExitStack() as stack:
+        with clock("model"):
+            progress.begin("loading the model", None)
+            choose = first_needs(cell, cell_dir, catalog)
+            loaded = stack.enter_context(borrowed_model(cell, progress, choose))
+            progress.end()
         with clock("train"):
             finished = train_cell(cell, cell_dir, catalog, run, progress, inputs, loaded)
         if not finished:

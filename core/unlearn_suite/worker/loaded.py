@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from ..errors import PrerequisiteError
 from ..study import canonical
 
 if TYPE_CHECKING:
+    from ..models.absent import Absent
+    from ..models.load import Choose
     from ..runner.progress import Progress
     from ..study import Cell
 
@@ -23,12 +25,25 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass
 class LoadedModel:
-    """`originals`: base values of every tensor that has been changed since the model was lent."""
+    """`originals`: base values of every tensor that has been changed since the model was lent. `absent`: what
+    is not in memory, None when the model is whole."""
 
     model: Any
     tokenizer: Any
     device: torch.device
+    absent: Absent | None = None
     originals: dict[str, Tensor] = field(default_factory=dict)
+
+    def bring(self, names: Collection[str] | None, progress: Progress) -> None:
+        """Have these parameters (None: all) in memory. Raises `PrerequisiteError` when they do not fit."""
+        if self.absent is None:
+            return
+        if names is not None:
+            self.absent.bring(names)
+        elif self.absent.names:
+            progress.begin("loading the rest of the model", None)
+            self.absent.bring()
+            progress.end()
 
     def restore(self) -> None:
         """Put the base weights back, bit for bit."""
@@ -44,24 +59,29 @@ _held: dict[str, LoadedModel] = {}
 
 
 @contextmanager
-def borrowed_model(cell: Cell, progress: Progress) -> Iterator[LoadedModel]:
-    """The cell's base model. Another model than the last one replaces it in memory."""
-    loaded = _load(cell, progress)
+def borrowed_model(cell: Cell, progress: Progress, choose: Choose | None = None) -> Iterator[LoadedModel]:
+    """The cell's base model. Another model than the last one replaces it in memory.
+
+    `choose` tells from the model's shape which parameters are needed at first (None: all). A model that is in
+    memory is lent as it is: `LoadedModel.bring` adds to it.
+    """
+    loaded = _load(cell, progress, choose)
     try:
         yield loaded
     finally:
         loaded.restore()
 
 
-def _load(cell: Cell, progress: Progress) -> LoadedModel:
+def _load(cell: Cell, progress: Progress, choose: Choose | None) -> LoadedModel:
     if threads := cell.compute.get("threads"):
         torch.set_num_threads(int(threads))
     device = _device(str(cell.compute.get("device", "auto")))
     key = canonical([cell.model_ref, cell.precision, str(device)])
     if key not in _held:
         _held.clear()
-        model, tokenizer = models.load(cell.model_ref, DTYPES[cell.precision], device, say=progress.say)
-        _held[key] = LoadedModel(model, tokenizer, device)
+        dtype = DTYPES[cell.precision]
+        model, tokenizer, absent = models.load_part(cell.model_ref, dtype, device, choose, say=progress.say)
+        _held[key] = LoadedModel(model, tokenizer, device, absent)
     return _held[key]
 
 

@@ -43,6 +43,7 @@ def score_cell(
             continue
         if progress.stop_requested():
             return False
+        loaded.bring(None, progress)
         if cell.is_base:
             with run.shared_lock(entry["key"]):
                 if not cell_dir.copy_shared(entry["name"], entry["key"]):

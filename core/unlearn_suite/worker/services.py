@@ -31,6 +31,7 @@ class StageServices:
     def sample(
         self, prompts: Sequence[str], *, n: int, max_new_tokens: int, temperature: float, top_p: float, seed: int
     ) -> list[list[str]]:
+        self._loaded.bring(None, self._progress)
         model = EvalModel(self._loaded.model, self._loaded.tokenizer, device=self._loaded.device)
         self._progress.begin("sampling from the model", len(prompts) * n)
         model.progress = lambda done, _: self._progress.update(done)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine import checkpoint, patch
 from ..engine.loop import StageJob, run_stage
-from ..engine.objective import Scalars
-from ..plugins import blame, load_target
+from ..engine.needs import needed_parameters
+from ..engine.objective import Objective, Scalars
+from ..engine.shape import ModelShape
+from ..plugins import Entry, blame, load_target
 from ..specs import ObjectiveSpec, Train
 from .services import StageServices
 
 if TYPE_CHECKING:
+    from ..models.load import Choose
     from ..plugins import Catalog
     from ..runner.progress import Progress
     from ..store import CellDir, RunDir
@@ -34,10 +38,13 @@ def train_cell(
     if not cell.stages:
         return True
     if cell_dir.patch_path.exists():
-        loaded.originals |= patch.apply(cell_dir.patch_path, loaded.model)
+        _apply(cell_dir.patch_path, loaded, progress)
         return True
-    first = _restore_finished_stages(cell, cell_dir, loaded)
+    first = _first_stage(cell, cell_dir)
+    if first:
+        _apply(_stage_patch(cell_dir, first - 1), loaded, progress)
     for index in range(first, len(cell.stages)):
+        _bring_for_stage(cell, index, catalog, loaded, progress)
         job, name = _job(cell, index, cell_dir, catalog, run, progress, inputs, loaded)
         progress.begin(name, job.train.steps)
         cell_dir.set_status(stage=index)
@@ -63,13 +70,53 @@ def _stage_patch(cell_dir: CellDir, index: int) -> Path:
     return Path(cell_dir.checkpoints) / f"stage{index}.safetensors"
 
 
-def _restore_finished_stages(cell: Cell, cell_dir: CellDir, loaded: LoadedModel) -> int:
-    """Apply the patch of the last finished stage; returns the stage to go on with."""
-    for index in reversed(range(len(cell.stages) - 1)):
-        if (path := _stage_patch(cell_dir, index)).exists():
-            loaded.originals |= patch.apply(path, loaded.model)
-            return index + 1
-    return 0
+def _first_stage(cell: Cell, cell_dir: CellDir) -> int:
+    """The stage to go on with: the one after the last that left its patch."""
+    finished = (index for index in range(len(cell.stages) - 1) if _stage_patch(cell_dir, index).exists())
+    return max(finished, default=-1) + 1
+
+
+def _apply(path: Path, loaded: LoadedModel, progress: Progress) -> None:
+    loaded.bring(patch.names(path), progress)
+    loaded.originals |= patch.apply(path, loaded.model)
+
+
+def first_needs(cell: Cell, cell_dir: CellDir, catalog: Catalog) -> Choose | None:
+    """What the first stage that is to be run needs of the model; None when there is none, or none that runs alone."""
+    several_processes = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if not cell.stages or cell_dir.patch_path.exists() or several_processes:
+        return None
+    return _stage_needs(cell, _first_stage(cell, cell_dir), catalog)
+
+
+def _stage_needs(cell: Cell, index: int, catalog: Catalog) -> Choose:
+    def choose(shape: ModelShape) -> frozenset[str] | None:
+        objective, entry = _objective(cell, index, catalog)
+        with blame(entry):
+            return needed_parameters(shape, objective.requirements(shape))
+
+    return choose
+
+
+def _bring_for_stage(cell: Cell, index: int, catalog: Catalog, loaded: LoadedModel, progress: Progress) -> None:
+    if loaded.absent is None:
+        return
+    loaded.bring(_stage_needs(cell, index, catalog)(loaded.absent.shape), progress)
+    use = cell.stages[index]["use"]
+
+    def told(path: str) -> None:
+        progress.warn(f"{use} runs {path}, which its requirements do not name: it is loaded now")
+
+    loaded.absent.on_demand = told
+
+
+def _objective(cell: Cell, index: int, catalog: Catalog) -> tuple[Objective[Any], Entry]:
+    stage = cell.stages[index]
+    entry = catalog.find("objective", stage["use"])
+    spec = entry.spec
+    assert isinstance(spec, ObjectiveSpec)
+    with blame(entry):
+        return load_target(spec.load)(spec.config(**stage["with"])), entry
 
 
 def _job(
@@ -82,13 +129,10 @@ def _job(
     inputs: Inputs,
     loaded: LoadedModel,
 ) -> tuple[StageJob, str]:
-    stage = cell.stages[index]
-    entry = catalog.find("objective", stage["use"])
+    objective, entry = _objective(cell, index, catalog)
     spec = entry.spec
     assert isinstance(spec, ObjectiveSpec)
-    with blame(entry):
-        objective = load_target(spec.load)(spec.config(**stage["with"]))
-    train = Train(**stage["train"])
+    train = Train(**cell.stages[index]["train"])
 
     def on_step(step: int, scalars: Scalars) -> None:
         cell_dir.append_scalars(index, step, scalars)

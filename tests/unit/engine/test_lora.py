@@ -6,8 +6,10 @@ import copy
 
 import pytest
 import torch
+from peft import PeftModel
 
 from unlearn_suite import Config, Loss, LossObjective, PlanError, Requirements, TrainingError
+from unlearn_suite.engine import patch
 from unlearn_suite.engine.loop import StageJob, run_stage
 from unlearn_suite.specs import Lora, Train
 from unlearn_suite.testing.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
@@ -93,6 +95,38 @@ def test_lora_resumes_to_the_same_bits(examples, tmp_path, services):
     assert len(rows) == 3
     final = dict(resumed.named_parameters())
     assert all(torch.equal(p, final[n]) for n, p in whole.named_parameters())
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+def test_the_adapter_is_kept_as_peft_reads_it(arch, examples, tmp_path, services):
+    model, *_, go = run(examples, tmp_path, services, arch=arch, lora=Lora(rank=2, alpha=4), lr=5e-2)
+    result = go()
+    folder = tmp_path / "adapter"
+    again = PeftModel.from_pretrained(tiny_model(arch), folder)
+    ids = torch.arange(4, 20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids).logits, model(ids).logits)
+        assert not torch.equal(model(ids).logits, tiny_model(arch)(ids).logits)
+    merged = dict(again.merge_and_unload().named_parameters())
+    trained = dict(model.named_parameters())
+    assert merged.keys() == trained.keys() and len(result.original) == 4
+    assert all(torch.equal(merged[name], trained[name]) for name in trained)
+
+
+def test_a_merged_adapter_is_a_patch_like_any_other(examples, tmp_path, services):
+    model, *_, go = run(examples, tmp_path, services, lora=Lora(rank=2), lr=5e-2)
+    result = go()
+    patch.save(tmp_path / "patch.safetensors", model, result.original, {})
+    base = tiny_model("llama")
+    assert patch.names(tmp_path / "patch.safetensors") == tuple(sorted(result.original))
+    patch.apply(tmp_path / "patch.safetensors", base)
+    other = dict(base.named_parameters())
+    assert all(torch.equal(p, other[n]) for n, p in model.named_parameters())
+
+
+def test_a_stopped_stage_keeps_no_adapter(examples, tmp_path, services):
+    *_, go = run(examples, tmp_path, services, lora=Lora(rank=2), stop_after=3)
+    assert go().stopped and not (tmp_path / "adapter").exists()
 
 
 def test_lora_uses_no_global_randomness(examples, tmp_path, services):

@@ -1,0 +1,25 @@
+"""What an objective's requirements mean for the model's parameters: those it can run without are left on disk."""
+
+from __future__ import annotations
+
+from .objective import Requirements
+from .shape import ModelShape
+
+
+def needed_parameters(shape: ModelShape, needs: Requirements) -> frozenset[str] | None:
+    """Names of everything up to block `needs.reads`, and of what is trained; None when the whole model is run.
+
+    Parameters outside of the blocks count as below them unless they come after the last block in the model,
+    as a final norm and an untied LM head do.
+    """
+    if needs.logits:
+        return None
+    names = list(shape.tensors)
+    blocks = [shape.block_of(name) for name in names]
+    last = max((i for i, block in enumerate(blocks) if block is not None), default=-1)
+    found = {
+        name
+        for i, (name, block) in enumerate(zip(names, blocks, strict=True))
+        if (block is None and i < last) or (block is not None and block <= needs.reads)
+    }
+    return frozenset(found | set(needs.trainable))
