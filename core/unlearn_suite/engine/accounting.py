@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from .batch import Batch
+from .parts import StepParts, step_parts
 
 PEAK_BF16 = {
     "NVIDIA A100": 312e12,
@@ -112,15 +113,12 @@ class Meter:
                 self._peaks[name] = max(peak, self._peaks.get(name, 0))
 
     @contextmanager
-    def step(self, index: int, batch: Mapping[str, Batch]) -> Iterator[None]:
-        """One step on `batch`. A step that raises leaves no trace."""
+    def step(self, index: int, batch: Mapping[str, Batch]) -> Iterator[StepParts]:
+        """One step on `batch`; yields its named parts. A step that raises leaves no trace."""
         counter = FlopCount() if self._is_due() else None
         before, start = self._block_calls(), time.perf_counter()
-        if counter is None:
-            yield
-        else:
-            with counter:
-                yield
+        with counter or nullcontext(), step_parts((lambda: counter.flops) if counter else None) as parts:
+            yield parts
         self._step_seconds += time.perf_counter() - start
         if not self._steps:
             self._first_step = index

@@ -42,10 +42,13 @@ def save(folder: Path, stage: int, step: int, state: Mapping[str, Any]) -> Path:
 
 def latest(folder: Path, stage: int, warn: Callable[[str], None]) -> dict[str, Any] | None:
     """The newest checkpoint of a stage that is whole; broken ones are named and passed over."""
-    for path in reversed(_files(folder, stage)):
+    paths = _files(folder, stage)
+    while paths:
+        path = paths.pop()
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest()[:16] != path.name.split(".")[2]:
-            warn(f"checkpoint {path.name} is damaged: using the one before it")
+            instead = "using the one before it" if paths else "there is none before it, the stage begins anew"
+            warn(f"checkpoint {path.name} is damaged: {instead}")
             continue
         state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
         return state

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,9 +81,10 @@ class StageContext:
     def trainable(self) -> Mapping[str, nn.Parameter]:
         return self.views.trainable
 
-    @property
+    @cached_property
     def adversary(self) -> Adversary:
-        return Adversary(self.views.trainable)
+        """A simulated attacker of the model as it is when an attack begins."""
+        return Adversary(self.views, self.generator, self.services.say)
 
     def global_norm(self, tensors: Sequence[Tensor | None]) -> Tensor:
         """L2 norm over all entries of all tensors."""

@@ -116,11 +116,11 @@ def _train(ctx: StageContext, job: StageJob, step: int, meter: Meter) -> bool:
     while step < job.train.steps:
         ctx.step_index = step
         batch = {role: ctx.draw(role, step) for role in job.required_roles}
-        with meter.step(step, batch), job.guard():
+        with meter.step(step, batch) as parts, job.guard():
             scalars = job.objective.step(batch)
         ctx.views.clear()
         step += 1
-        job.on_step(step - 1, scalars)
+        job.on_step(step - 1, {**scalars, **parts.scalars()})
         stop = job.should_stop()
         if step < job.train.steps and (stop or step % job.train.save_every == 0):
             checkpoint.save(job.checkpoints, job.index, step, _state(ctx, job, step))

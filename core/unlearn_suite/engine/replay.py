@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+from ..errors import PrerequisiteError
 from .batch import Batch
 from .shape import ModelShape
 
@@ -35,6 +37,8 @@ class Replay:
         self.base: nn.Module = model.get_submodule(base_path)
         self.blocks: list[nn.Module] = list(model.get_submodule(shape.blocks_path).children())
         self.checkpoint_blocks = False
+        self.keeps_graph = False
+        """inside `twice_differentiable`: nothing may be recomputed, as that loses second derivatives"""
         self._returns_tuple: dict[int, int] = {}
         self.block_calls = 0
 
@@ -90,6 +94,26 @@ class Replay:
                 return functional_call(self.model, dict(params), (), kwargs).logits
             return self.model(**kwargs).logits
 
+    @contextmanager
+    def twice_differentiable(self) -> Iterator[None]:
+        """Inside, gradients have gradients: attention as plain matrix products, nothing recomputed.
+
+        Raises `PrerequisiteError` for an attention implementation that cannot be switched.
+        """
+        kind = getattr(self.model.config, "_attn_implementation", "eager")
+        if kind not in ("eager", "sdpa"):
+            raise PrerequisiteError(
+                f"exact second-order gradients need eager or sdpa attention, the model runs {kind}",
+                code="attention",
+                hint="use finite differences or the first order instead",
+            )
+        before, self.keeps_graph = self.keeps_graph, True
+        try:
+            with sdpa_kernel(SDPBackend.MATH):
+                yield
+        finally:
+            self.keeps_graph = before
+
     def _call_base(self, batch: Batch, params: Mapping[str, Tensor] | None) -> Any:
         kwargs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
         if not params:
@@ -133,7 +157,7 @@ class Replay:
         def forward(h: Tensor, *args: Any, **kwargs: Any) -> Any:
             self.block_calls += 1
             h = h if given is None else given
-            if self.checkpoint_blocks and torch.is_grad_enabled():
+            if self.checkpoint_blocks and not self.keeps_graph and torch.is_grad_enabled():
                 result = checkpoint(original, h, *args, use_reentrant=False, **kwargs)
             else:
                 result = original(h, *args, **kwargs)

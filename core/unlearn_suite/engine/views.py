@@ -7,7 +7,8 @@ original values of the trainable tensors put in its place for the pass. All of i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -76,6 +77,7 @@ class View:
         self._replay = prefix.replay
         self._trainable = trainable
         self._frozen = frozen
+        self._values: Mapping[str, Tensor] | None = trainable if frozen else None
         self._trails: WeakKeyDictionary[Batch, tuple[object, _Trail]] = WeakKeyDictionary()
 
     def hidden(self, batch: Batch, blocks: Iterable[int]) -> dict[int, Tensor]:
@@ -146,7 +148,8 @@ class View:
             first, *others = (view._head(h) for view, h in zip(views, hidden, strict=True))
             return of(first, labels, *others).float()
 
-        if torch.is_grad_enabled() and not all(view._frozen for view in views):
+        again = not self._replay.keeps_graph and torch.is_grad_enabled()
+        if again and not all(view._frozen for view in views):
             result: Tensor = checkpoint(values, *rows, use_reentrant=False)
             return result
         return values(*rows)
@@ -187,7 +190,7 @@ class View:
         return known[1]
 
     def _params(self) -> Mapping[str, Tensor] | None:
-        return self._trainable if self._frozen else None
+        return self._values
 
     def _grad(self) -> torch.set_grad_enabled:
         return torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen)
@@ -205,12 +208,8 @@ class ModelViews:
         for parameter in self.trainable.values():
             parameter.requires_grad_(True)
         self.original = {n: p.detach().clone() for n, p in self.trainable.items()}
-        blocks = [shape.block_of(n) for n in names]
-        heads = [b for b in blocks if b is not None]
-        below = any(b is None and not _is_above_blocks(n) for n, b in zip(names, blocks, strict=True))
-        lowest = 0 if below else min(heads, default=shape.n_blocks)
         self.replay = Replay(model, shape)
-        self._prefix = SharedPrefix(self.replay, min(lowest, shape.n_blocks - 1))
+        self._prefix = SharedPrefix(self.replay, _lowest(shape, names))
         self.policy = View(self._prefix, self.trainable, frozen=False)
         self.reference = View(self._prefix, self.original, frozen=True)
 
@@ -222,11 +221,53 @@ class ModelViews:
                 parameter.grad = None
         self.clear()
 
+    @contextmanager
+    def also_changing(self, extra: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> Iterator[None]:
+        """Inside, the parameters `extra` may change as well; the reference keeps reading their `values`.
+
+        What lies below all that may change is still shared by both views.
+        """
+        lowest = _lowest(self.shape, [*self.trainable, *extra])
+        prefix = self._prefix if lowest == self._prefix.lowest else SharedPrefix(self.replay, lowest)
+        before = [(view, view._prefix, view._trainable, view._values) for view in (self.policy, self.reference)]
+        self.policy.clear()
+        self.policy._prefix, self.policy._trainable = prefix, {**self.trainable, **extra}
+        if extra.keys() - self.trainable.keys():
+            self.reference.clear()
+            self.reference._prefix = prefix
+            self.reference._trainable = self.reference._values = {**values, **self.original}
+        try:
+            yield
+        finally:
+            for view, shared, trainable, read in before:
+                if view._trainable is not trainable:
+                    view.clear()
+                view._prefix, view._trainable, view._values = shared, trainable, read
+
+    @contextmanager
+    def policy_at(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """Inside, the policy reads these tensors (which may be functions of others) in place of its parameters."""
+        self.policy.clear()
+        self.policy._values = values
+        try:
+            yield
+        finally:
+            self.policy._values = None
+            self.policy.clear()
+
     def clear(self) -> None:
         """Forget all activations (between steps)."""
         self._prefix.clear()
         self.policy.clear()
         self.reference.clear()
+
+
+def _lowest(shape: ModelShape, names: Sequence[str]) -> int:
+    """The lowest block whose output these tensors can change; the last block when they all come after it."""
+    blocks = [shape.block_of(name) for name in names]
+    if any(b is None and not _is_above_blocks(n) for n, b in zip(names, blocks, strict=True)):
+        return 0
+    return min((b for b in blocks if b is not None), default=shape.n_blocks - 1)
 
 
 def _is_above_blocks(name: str) -> bool:

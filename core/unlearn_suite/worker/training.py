@@ -39,6 +39,7 @@ def train_cell(
         return True
     if cell_dir.patch_path.exists():
         _apply(cell_dir.patch_path, loaded, progress)
+        _clear(cell_dir, len(cell.stages))  # a kill may have come between the patch and this
         return True
     first = _first_stage(cell, cell_dir)
     if first:
@@ -60,10 +61,15 @@ def train_cell(
         target = cell_dir.patch_path if last else _stage_patch(cell_dir, index)
         patch.save(target, loaded.model, loaded.originals, _provenance(cell))
         progress.end()
-    checkpoint.clear(cell_dir.checkpoints)
-    for index in range(len(cell.stages) - 1):
-        _stage_patch(cell_dir, index).unlink(missing_ok=True)
+    _clear(cell_dir, len(cell.stages))
     return True
+
+
+def _clear(cell_dir: CellDir, stages: int) -> None:
+    """The patch holds the result: what led to it goes."""
+    checkpoint.clear(cell_dir.checkpoints)
+    for index in range(stages - 1):
+        _stage_patch(cell_dir, index).unlink(missing_ok=True)
 
 
 def _stage_patch(cell_dir: CellDir, index: int) -> Path:

@@ -165,3 +165,34 @@ def test_utilisation_only_where_the_peak_is_known(monkeypatch):
         assert accounting._peak_flops(cuda, torch.bfloat16) == peak
     assert accounting._peak_flops(cuda, torch.float32) is None
     assert Meter(CPU, torch.bfloat16, lambda: 0).cost().utilisation is None
+
+
+def test_an_attack_tells_its_share_of_the_step(examples, tmp_path, services):
+    """Two inner steps and a read-out of the step's own equation: three passes of four, and the shared prefix."""
+
+    class Attacked(Steer):
+        def step(self, batch):
+            def loss(_: int = 0) -> torch.Tensor:
+                return self.loss(batch).total()
+
+            self.ctx.adversary.attack(loss, loss, lr=1e-3, readouts={2: 1.0})
+            return super().step(batch)
+
+    rows: list[dict[str, float]] = []
+    job = StageJob(
+        index=0,
+        objective=Attacked(Config()),
+        train=Train(steps=2, batch=2, length=16),
+        required_roles=("forget", "retain"),
+        examples=examples,
+        seed=3,
+        artifacts=tmp_path,
+        checkpoints=tmp_path,
+        services=services,
+        on_step=lambda step, scalars: rows.append(scalars),
+    )
+    cost = run_stage(tiny_model("llama"), tiny_tokenizer(), job).cost
+    assert [row["attack_steps"] for row in rows] == [2.0, 2.0]
+    assert all(0 < row["attack_seconds"] < cost.seconds["train"] for row in rows)
+    assert 0.75 <= rows[0]["attack_flops_share"] < 0.8
+    assert "attack_flops_share" not in rows[1]  # only the first step of a kind is counted

@@ -73,14 +73,40 @@ def test_resume_gives_the_same_bits(stop_after, dtype, examples, tmp_path, servi
         assert torch.equal(tensor, resumed[name]), name
 
 
-def test_a_damaged_checkpoint_is_noticed_and_the_one_before_used(examples, tmp_path, services):
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, flip_a_bit])
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_used(damage, examples, tmp_path, services):
     whole, _, _ = run(examples, tmp_path / "whole", services)
     run(examples, tmp_path / "cut", services, stop_after=5)
-    newest = sorted((tmp_path / "cut" / "c").glob("*.pt"))[-1]
-    newest.write_bytes(newest.read_bytes()[:-100])
+    damage(sorted((tmp_path / "cut" / "c").glob("*.pt"))[-1])
     resumed, steps, _ = run(examples, tmp_path / "cut", services)
     assert steps[0] == 4
-    assert any("damaged" in line for line in services.said)
+    assert any("damaged: using the one before it" in line for line in services.said)
+    assert all(torch.equal(t, resumed[n]) for n, t in whole.items())
+
+
+def test_without_a_whole_checkpoint_the_stage_begins_anew(examples, tmp_path, services):
+    whole, _, _ = run(examples, tmp_path / "whole", services)
+    run(examples, tmp_path / "cut", services, stop_after=5)
+    for path in (tmp_path / "cut" / "c").glob("*.pt"):
+        truncate(path)
+    (tmp_path / "cut" / "c" / "stage0.step000006.0123456789abcdef.part").write_bytes(b"half")
+    resumed, steps, _ = run(examples, tmp_path / "cut", services)
+    assert steps[0] == 0
+    assert any("begins anew" in line for line in services.said)
     assert all(torch.equal(t, resumed[n]) for n, t in whole.items())
 
 

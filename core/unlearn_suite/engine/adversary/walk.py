@@ -1,0 +1,53 @@
+"""Inner steps, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from .rules import Rule
+from .space import Space
+
+InnerLoss = Callable[[int], Tensor]
+"""k = 0, 1, ... -> the loss of inner step k, read through the policy view; the same each time it is asked for k"""
+
+
+def gradients(loss: Tensor, tensors: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Gradients by name, of those tensors that the loss depends on."""
+    found = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
+    return {name: g for name, g in zip(tensors, found, strict=True) if g is not None}
+
+
+@dataclass
+class Walk:
+    """`for k in walk:` takes a step and hands over k = 1, 2, ... `steps`, the model then being the attacked one.
+
+    `losses` are the inner losses before each step taken so far.
+    """
+
+    space: Space
+    inner_loss: InnerLoss
+    steps: int
+    rule: Rule
+    losses: list[float] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[int]:
+        while len(self.losses) < self.steps:
+            self.step()
+            yield len(self.losses)
+
+    def step(self) -> dict[str, Tensor]:
+        """One inner step; its gradients by name."""
+        loss = self.inner_loss(len(self.losses))
+        grads = gradients(loss, self.space.moved)
+        self.losses.append(float(loss.detach()))
+        self.rule.step(grads)
+        return grads
+
+    @property
+    def displacement(self) -> float:
+        """|psi_k - psi_0| / |psi_0| over the moved tensors."""
+        return self.space.displacement()
