@@ -15,9 +15,11 @@ from ..errors import TrainingError
 from ..specs import Example, Train
 from .adversary import Adversary
 from .batch import Batch, RoleData, encode
+from .edits import Edit, EditedView
 from .objective import Loss, Scalars
 from .optim import Optimizer, global_norm
 from .shape import ModelShape
+from .stage_report import StageReport
 from .views import ModelViews, View
 
 
@@ -45,7 +47,7 @@ class StageContext:
 
     `policy` and `reference` are the model as trained and as it was when the stage began. `examples`
     are the raw examples by role, `roles` the encoded ones that batches are drawn from. Files written to
-    `artifacts` are kept with the cell.
+    `artifacts` are kept with the cell; tables and curves given to `report` are shown on the run's page.
     """
 
     views: ModelViews
@@ -60,8 +62,10 @@ class StageContext:
     device: torch.device
     step_index: int = 0
     optimizer: Optimizer = field(init=False)
+    report: StageReport = field(init=False)
 
     def __post_init__(self) -> None:
+        self.report = StageReport(self.artifacts)
         self.optimizer = Optimizer(self.views.trainable, self.train)
 
     @property
@@ -83,6 +87,10 @@ class StageContext:
     @property
     def adversary(self) -> Adversary:
         return Adversary(self.views.trainable)
+
+    def edited(self, edits: Mapping[int, Edit]) -> EditedView:
+        """The model as it is now with {block: edit} carried out on block outputs while it is read or sampled from."""
+        return EditedView(self.views.replay, self.views.trainable, edits)
 
     def global_norm(self, tensors: Sequence[Tensor | None]) -> Tensor:
         """L2 norm over all entries of all tensors."""

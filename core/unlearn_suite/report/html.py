@@ -21,6 +21,7 @@ from .judge import FRACTION_TOLERANCE, MARKS, RELATIVE_TOLERANCE, State, ValueIn
 from .load import CellData, RunData
 from .samples import SampleSet, sample_sets
 from .sentences import ArmLine, arm_lines, headline, mark
+from .shown import ShownStage, by_arm, shown_stages
 from .summary import Measure, ProblemSummary, summarize
 
 HERE = Path(__file__).parent
@@ -49,6 +50,7 @@ class Section:
     outside: Sequence[str]
     samples: Sequence[SampleSet]
     curves: Sequence[ArmCurves]
+    told: dict[str, list[ShownStage]]
     groups: Sequence[GroupTable]
 
     @property
@@ -126,6 +128,7 @@ def _section(run: RunData, problem: ProblemSummary, anchor: str) -> Section:
         outside=outside,
         samples=sample_sets(run, problem),
         curves=arm_curves(run, problem, f"{anchor}-curve"),
+        told=by_arm(shown_stages(problem, f"{anchor}-told")),
         groups=_groups(problem),
     )
 
