@@ -34,6 +34,9 @@ class Services(Protocol):
     def memo(self, name: str, key: Any, build: Callable[[], Any]) -> Any:
         """JSON-able `build()`, kept on disk under `key` and the stage's weights, data and seed."""
 
+    def statistics(self, texts: Sequence[str]) -> Mapping[str, float]:
+        """Length, diversity, repetition and share of empty ones of sampled texts (`TEXT_STATISTICS`)."""
+
     def say(self, text: str) -> None:
         """One line to the user."""
 
