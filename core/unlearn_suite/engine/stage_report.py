@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ class StageReport:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
+        # a resumed stage keeps what it showed before the interruption, unless a power failure emptied the file
         self._items: dict[str, dict[str, Any]] = {}
-        if self._path.exists():  # a resumed stage keeps what it showed before the interruption
+        with suppress(FileNotFoundError, ValueError):
             self._items = {item["title"]: item for item in json.loads(self._path.read_text("utf-8"))["items"]}
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Value]], note: str = "") -> None:

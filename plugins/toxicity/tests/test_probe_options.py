@@ -145,7 +145,7 @@ def test_each_option_lowers_what_it_steers(stage, options):
     assert ran.changed == set(ran.result.views.trainable)
     name = "forget" if "direction" not in options else "projection_2"
     assert ran.rows[-1][name] < ran.rows[0][name]
-    assert ran.rows[0]["retain"] == 0.0
+    assert ran.rows[0]["retain"] == ran.rows[0]["shift_1"] == 0.0
 
 
 def test_one_shared_direction(stage):

@@ -75,5 +75,7 @@ def test_a_resumed_stage_keeps_what_it_showed(tmp_path):
     StageReport(tmp_path).table("second", ["a"], [[float("inf")]])
     items = json.loads((tmp_path / "report.json").read_text())["items"]
     assert [item["title"] for item in items] == ["first", "second"] and items[1]["rows"] == [[None]]
+    (tmp_path / "report.json").write_text("")
+    StageReport(tmp_path).table("third", ["a"], [[1]])
     with pytest.raises(ValueError, match="another length"):
         StageReport(tmp_path).table("bad", ["a", "b"], [[1]])

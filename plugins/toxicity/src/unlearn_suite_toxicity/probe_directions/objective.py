@@ -98,7 +98,7 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
         if "forget" in batch:
             scalars = self._forget_parts(batch["forget"], parts)
         if "retain" in batch:
-            self._retain_parts(batch["retain"], parts)
+            scalars |= self._retain_parts(batch["retain"], parts)
         if "reply" in batch:
             reply = batch["reply"]
             parts["ce"] = -reply.mean(self.ctx.policy.token_logprobs(reply, "response"), "response")
@@ -146,7 +146,8 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
         ]
         return confined(term, inside)
 
-    def _retain_parts(self, r: Batch, parts: dict[str, Tensor]) -> None:
+    def _retain_parts(self, r: Batch, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add the terms on retain text to `parts`; returns scalars to log."""
         blocks = self.steering.blocks
         h, ref = self.ctx.policy.hidden(r, blocks), self.ctx.reference.hidden(r, blocks)
         shares = self.steering.weights
@@ -154,6 +155,13 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
         parts["retain"] = sum(errors[1:], errors[0])
         if self.config.kl_weight and self.ctx.step_index % self.config.kl_every == 0:
             parts["kl"] = r.mean(self.ctx.reference.per_token(r, _kl, against=self.ctx.policy))
+        return self._shifts(r, h, ref)
+
+    @torch.no_grad()
+    def _shifts(self, r: Batch, h: dict[int, Tensor], ref: dict[int, Tensor]) -> dict[str, Tensor]:
+        """How far kept text has moved along v, in units of the distance from benign to toxic."""
+        axes = {block: d.axes[0] for block, d in self.steering.directions.items()}
+        return {f"shift_{b}": r.mean((h[b].float() - ref[b].float()) @ a.read / a.scale) for b, a in axes.items()}
 
     @torch.no_grad()
     def _diagnostics(self, f: Batch, h: dict[int, Tensor], ref: dict[int, Tensor]) -> dict[str, Tensor]:
