@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9.-]*$")
 _TARGET = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
@@ -34,6 +34,48 @@ class Lora(Config):
     """rank of the update of each matrix"""
     alpha: float = Field(32.0, gt=0)
     """the update is scaled by alpha / rank"""
+
+
+DetectorName = Literal["norm-ratio", "single-direction", "retain-kl", "retain-perplexity", "update", "own-output"]
+
+
+class Diagnostics(Config):
+    """Failure detectors of a stage (docs/reference/diagnostics.md). They read, and never change the training."""
+
+    detectors: tuple[DetectorName, ...] = Field(
+        ("norm-ratio", "single-direction", "retain-kl", "retain-perplexity", "update"), min_length=1
+    )
+    """which; `own-output` samples from the model, once before training and once after"""
+    every: int = Field(10, ge=1)
+    """steps between two measurements; the last step is always measured"""
+    examples: int = Field(8, ge=2)
+    """texts of each role that are read, the same ones every time"""
+    forget: str = "forget"
+    """data role of the text to forget"""
+    retain: str = "retain"
+    """data role of the text to keep; text that is not trained on tells more"""
+
+
+class Stop(Config):
+    """A collapse guard: end the stage when text that is to be kept suffers, with the last weights that were good."""
+
+    retain_kl: float | None = Field(None, gt=0)
+    """largest KL(model at the start || model now), nats per token"""
+    ppl_rise: float | None = Field(None, gt=0)
+    """largest relative rise of the perplexity"""
+    every: int = Field(5, ge=1)
+    """steps between two measurements; the last step is always measured"""
+    examples: int = Field(16, ge=1)
+    """texts that are measured, the same ones every time"""
+    role: str | None = None
+    """data role to measure on (none: texts of the role `retain`, a quarter of them at most, that are then kept out of
+    the training)"""
+
+    @model_validator(mode="after")
+    def _limited(self) -> Stop:
+        if self.retain_kl is None and self.ppl_rise is None:
+            raise ValueError("a guard needs `retain_kl` or `ppl_rise`")
+        return self
 
 
 class Train(Config):
@@ -63,6 +105,10 @@ class Train(Config):
     """compute activations again in the backward pass instead of keeping them: less memory, more time"""
     save_every: int = Field(25, ge=1)
     """steps between checkpoints inside the stage"""
+    diagnostics: Diagnostics | None = None
+    """measure signs of failure while training (none = do not)"""
+    stop: Stop | None = None
+    """end the stage at the last good step when kept text suffers (none = do all steps)"""
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ class _Study:
             precision=precision,
             compute=self.plan.compute.model_dump(mode="json"),
             plugins=dict(sorted(plugins.items())),
-            summary={"problem": problem.summary, "source": problem.source},
+            summary={"problem": problem.summary, "source": problem.source, "family": arm.family},
         )
 
     def _data(self, use: DataUse) -> Json:

@@ -16,9 +16,11 @@ from ..errors import TrainingError
 from ..specs import Example, Train
 from .adversary import Adversary
 from .batch import Batch, RoleData, encode
+from .edits import Edit, EditedView
 from .objective import Loss, Scalars
 from .optim import Optimizer, global_norm
 from .shape import ModelShape
+from .stage_report import StageReport
 from .views import ModelViews, View
 
 
@@ -33,6 +35,9 @@ class Services(Protocol):
     def memo(self, name: str, key: Any, build: Callable[[], Any]) -> Any:
         """JSON-able `build()`, kept on disk under `key` and the stage's weights, data and seed."""
 
+    def statistics(self, texts: Sequence[str]) -> Mapping[str, float]:
+        """Length, diversity, repetition and share of empty ones of sampled texts (`TEXT_STATISTICS`)."""
+
     def say(self, text: str) -> None:
         """One line to the user."""
 
@@ -46,7 +51,7 @@ class StageContext:
 
     `policy` and `reference` are the model as trained and as it was when the stage began. `examples`
     are the raw examples by role, `roles` the encoded ones that batches are drawn from. Files written to
-    `artifacts` are kept with the cell.
+    `artifacts` are kept with the cell; tables and curves given to `report` are shown on the run's page.
     """
 
     views: ModelViews
@@ -61,8 +66,10 @@ class StageContext:
     device: torch.device
     step_index: int = 0
     optimizer: Optimizer = field(init=False)
+    report: StageReport = field(init=False)
 
     def __post_init__(self) -> None:
+        self.report = StageReport(self.artifacts)
         self.optimizer = Optimizer(self.views.trainable, self.train)
 
     @property
@@ -85,6 +92,10 @@ class StageContext:
     def adversary(self) -> Adversary:
         """A simulated attacker of the model as it is when an attack begins."""
         return Adversary(self.views, self.generator, self.services.say)
+
+    def edited(self, edits: Mapping[int, Edit]) -> EditedView:
+        """The model as it is now with {block: edit} carried out on block outputs while it is read or sampled from."""
+        return EditedView(self.views.replay, self.views.trainable, edits)
 
     def global_norm(self, tensors: Sequence[Tensor | None]) -> Tensor:
         """L2 norm over all entries of all tensors."""

@@ -17,10 +17,12 @@ from . import checkpoint
 from .accounting import Meter, StageCost
 from .batch import make_roles
 from .context import Services, StageContext
+from .held_out import hold_out
 from .lora import Adapters
 from .objective import Objective, Scalars
 from .shape import ModelShape
 from .views import ModelViews
+from .watch import Watch
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,12 @@ class StageJob:
 class StageResult:
     """`original`: the model's tensors that the stage changed, as they were. `stopped`: a stop was asked for; the
     model is as before the stage, a checkpoint holds the state, and the same job goes on from it. `cost`: of
-    the steps of this process."""
+    the steps of this process. `collapse`: why the guard ended the stage and which weights it kept, if it did."""
 
     views: ModelViews
     closing: Scalars
     cost: StageCost
+    collapse: Mapping[str, Any] | None = None
     original: dict[str, Tensor] = field(default_factory=dict)
     stopped: bool = False
 
@@ -73,7 +76,7 @@ def run_stage(model: nn.Module, tokenizer: Any, job: StageJob) -> StageResult:
     views = ModelViews(model, shape, adapters.names if adapters else needs.trainable)
     views.replay.checkpoint_blocks = job.train.recompute
     try:
-        result = _run(tokenizer, job, views, next(model.parameters()))
+        result = _run(tokenizer, job, views, next(model.parameters()), needs.reads)
         if adapters and not result.stopped:
             adapters.save(job.artifacts / "adapter")
     except BaseException:
@@ -91,39 +94,46 @@ def _undo(views: ModelViews, adapters: Adapters | None) -> None:
         adapters.remove()
 
 
-def _run(tokenizer: Any, job: StageJob, views: ModelViews, like: Tensor) -> StageResult:
-    """Set up, resume, train, finish; `like` tells device and dtype."""
-    ctx = _context(tokenizer, job, views, like.device)
+def _run(tokenizer: Any, job: StageJob, views: ModelViews, like: Tensor, block: int) -> StageResult:
+    """Set up, resume, train, finish; `like` tells device and dtype, `block` the deepest block that is read."""
+    examples, held_out = hold_out(job.examples, job.train.stop)
+    ctx = _context(tokenizer, replace(job, examples=examples), views, like.device)
     meter = Meter(ctx.device, like.dtype, lambda: ctx.views.replay.block_calls)
     with meter.phase("setup"):
         with job.guard():
             job.objective.setup(ctx)
         ctx.views.clear()
-        first = _resume(ctx, job)
+        watch = Watch(ctx, held_out, block)
+        first = _resume(ctx, job, watch)
     with meter.phase("train"):
-        finished = _train(ctx, job, first, meter)
+        finished = _train(ctx, job, first, meter, watch)
     if not finished:
         return StageResult(views, {}, meter.cost(), stopped=True)
     with meter.phase("finish"):
         with job.guard():
             closing = job.objective.finish()
         ctx.views.clear()
-    return StageResult(views, closing, meter.cost())
+        closing = {**closing, **watch.close()}
+    return StageResult(views, closing, meter.cost(), watch.collapse)
 
 
-def _train(ctx: StageContext, job: StageJob, step: int, meter: Meter) -> bool:
-    """All steps from `step` on. False when a stop was asked for before the last one."""
+def _train(ctx: StageContext, job: StageJob, step: int, meter: Meter, watch: Watch) -> bool:
+    """All steps from `step` on, or up to a collapse. False when a stop was asked for before the last one."""
     while step < job.train.steps:
         ctx.step_index = step
         batch = {role: ctx.draw(role, step) for role in job.required_roles}
+        watch.before(step)
         with meter.step(step, batch) as parts, job.guard():
             scalars = job.objective.step(batch)
         ctx.views.clear()
+        scalars = {**scalars, **watch.after(step)}
         step += 1
         job.on_step(step - 1, {**scalars, **parts.scalars()})
+        if watch.collapse:
+            return True
         stop = job.should_stop()
         if step < job.train.steps and (stop or step % job.train.save_every == 0):
-            checkpoint.save(job.checkpoints, job.index, step, _state(ctx, job, step))
+            checkpoint.save(job.checkpoints, job.index, step, _state(ctx, job, step, watch))
         if stop and step < job.train.steps:
             return False
     return True
@@ -148,17 +158,18 @@ def _context(tokenizer: Any, job: StageJob, views: ModelViews, device: torch.dev
     )
 
 
-def _state(ctx: StageContext, job: StageJob, step: int) -> dict[str, Any]:
+def _state(ctx: StageContext, job: StageJob, step: int, watch: Watch) -> dict[str, Any]:
     return {
         "step": step,
         "weights": {name: p.detach().clone() for name, p in ctx.trainable.items()},
         "optimizer": ctx.optimizer.state_dict(),
         "generator": ctx.generator.get_state(),
         "objective": job.objective.state_dict(),
+        "watch": watch.state_dict(),
     }
 
 
-def _resume(ctx: StageContext, job: StageJob) -> int:
+def _resume(ctx: StageContext, job: StageJob, watch: Watch) -> int:
     state = checkpoint.latest(job.checkpoints, job.index, job.services.warn)
     if state is None:
         job.on_resume(0)
@@ -170,6 +181,7 @@ def _resume(ctx: StageContext, job: StageJob) -> int:
     ctx.generator.set_state(state["generator"])
     with job.guard():
         job.objective.load_state_dict(state["objective"])
+    watch.load_state_dict(state["watch"])
     step = int(state["step"])
     job.services.say(f"resuming stage {job.index} at step {step}")
     job.on_resume(step)

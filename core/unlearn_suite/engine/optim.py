@@ -61,6 +61,10 @@ class Optimizer:
         self.zero_grad()
         return {"grad_norm": float(norm), "lr": rate}
 
+    def finest(self) -> Mapping[str, Tensor]:
+        """{name: the float32 master where there is one, else the parameter}: what no update is lost in."""
+        return self._masters
+
     def zero_grad(self) -> None:
         for name, parameter in self.trainable.items():
             parameter.grad = None

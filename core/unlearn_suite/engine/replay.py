@@ -129,6 +129,7 @@ class Replay:
         last = self.shape.n_blocks - 1 if stop is None else stop
         touched = self.blocks[: last + 1]
         originals = [block.forward for block in touched]
+        lent = [block.__dict__.get("forward") for block in touched]  # an edited block's, see edits.py
         try:
             for index, block in enumerate(touched):
                 if index < start:
@@ -138,8 +139,10 @@ class Replay:
                     block.forward = self._run(index, originals[index], given, stop, keep, out)
             yield
         finally:
-            for block in touched:
+            for block, forward in zip(touched, lent, strict=True):
                 del block.forward
+                if forward is not None:
+                    block.forward = forward
 
     def _skipped(self, index: int) -> Any:
         def forward(h: Tensor, *_: Any, **__: Any) -> Any:

@@ -137,6 +137,10 @@ class View:
         target[:, 1:] = mask
         return result.masked_scatter(target, flat)
 
+    def unembed(self, vectors: Tensor) -> Tensor:
+        """[N, V]: the LM head on vectors [N, D] of the residual stream, without the final norm (the logit lens)."""
+        return self._head(vectors)
+
     def clear(self) -> None:
         """Forget what was computed (after a backward pass or a change of weights)."""
         self._trails.clear()

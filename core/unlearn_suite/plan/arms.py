@@ -1,8 +1,8 @@
-"""The arms of a plan: stages written out, or another arm with changes."""
+"""The arms of a plan: stages written out, or another arm with changes, and sweeps over some of their keys."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from .check import check
@@ -10,6 +10,7 @@ from .faults import Faults, suggest
 from .grammar import ArmWords
 from .model import Arm
 from .resolve import Resolver
+from .sweep import sweep_points
 from .text import Mark, Node
 
 
@@ -25,11 +26,45 @@ def read_arms(node: Node | None, resolver: Resolver, problem_labels: Sequence[st
     arms = []
     for name, child in good.items():
         stages_node = _stages(name, node, faults, ())
-        stages = resolver.stages(stages_node) if stages_node is not None else None
         only = _only(child, problem_labels, faults)
-        if stages is not None:
-            arms.append(Arm(name, stages, only))
+        family = child.under("family")
+        for label, stages_of_arm in _points(name, child, stages_node, faults):
+            stages = resolver.stages(stages_of_arm)
+            if stages is not None:
+                shared = str(family.plain()) if family and family.value else name if child.under("sweep") else ""
+                arms.append(Arm(label, stages, only, shared))
+    _check_names_differ(arms, node, faults)
     return tuple(arms)
+
+
+def arm_names(node: Node, arms: Sequence[Arm]) -> list[str]:
+    """What an arm can be called elsewhere in the plan: a swept arm by the names of its points."""
+    written = [name for name, child in node.map.items() if not child.under("sweep")]
+    return list(dict.fromkeys([*written, *(arm.name for arm in arms)]))
+
+
+def _points(name: str, arm: Node, stages: Node | None, faults: Faults) -> Iterator[tuple[str, Node]]:
+    """(name, stages) of the arm itself, or of every point of its sweep."""
+    sweep = arm.under("sweep")
+    if stages is None:
+        return
+    if sweep is None or not sweep.map:
+        yield name, stages
+        return
+    for label, values in sweep_points(name, sweep.map):
+        changed: Node | None = stages
+        for path, value in values.items():
+            if changed is not None:
+                changed = _changed(changed, path.split("."), value, sweep.map[path].key_or_value, path, faults)
+        if changed is not None:
+            yield label, changed
+
+
+def _check_names_differ(arms: Sequence[Arm], node: Node, faults: Faults) -> None:
+    names = [arm.name for arm in arms]
+    for name in sorted({n for n in names if names.count(n) > 1}):
+        at = node.map[name].key_or_value if name in node.map else node.at
+        faults.add(at, f"two arms would be called {name!r}", "plan-arm", "rename the one that is not swept")
 
 
 def _stages(name: str, arms: Node, faults: Faults, seen: tuple[str, ...]) -> Node | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .arms import arm_names
 from .check import check
 from .faults import Faults, suggest
 from .grammar import GateWords
-from .model import Arm, Gate, MetricUse, Problem
+from .model import Arm, Gate, MetricUse, Problem, Stage
 from .text import Node
 
 
@@ -18,11 +19,20 @@ def check_roles(problems: Sequence[Problem], arms: Sequence[Arm], faults: Faults
             if not arm.applies_to(problem):
                 continue
             for stage in arm.stages_for(problem):
-                for role in stage.spec.roles:
+                for role, reader in _roles(stage).items():
                     if role not in problem.data:
-                        message = f"{stage.spec.name!r} needs the data role {role!r}"
+                        message = f"{reader} needs the data role {role!r}"
                         hint = f"problem {problem.label!r} has: {', '.join(problem.data) or 'none'}"
                         faults.add(stage.at, f"{message}, which problem {problem.label!r} lacks", "plan-role", hint)
+
+
+def _roles(stage: Stage) -> dict[str, str]:
+    """{data role that a stage reads: who reads it}."""
+    watching, guard = stage.train.diagnostics, stage.train.stop
+    found = dict.fromkeys((watching.forget, watching.retain), "`diagnostics`") if watching else {}
+    if guard:
+        found[guard.role or "retain"] = "`stop`"
+    return found | dict.fromkeys(stage.spec.roles, repr(stage.spec.name))
 
 
 def check_gates(
@@ -30,14 +40,14 @@ def check_gates(
 ) -> tuple[Gate, ...]:
     """The lines of `expect`, each pointing at a value that this plan will measure."""
     expect, arms_node = root.under("expect"), root.under("arms")
-    arm_names = list(arms_node.map) if arms_node else [arm.name for arm in arms]
+    names = arm_names(arms_node, arms) if arms_node else [arm.name for arm in arms]
     gates = []
     for node in expect.items if expect else []:
         words = check(node, GateWords, faults)
         if words is None:
             continue
         _known(node.map["problem"], "problem", words.problem, labels, faults)
-        _known(node.map["arm"], "arm", words.arm, arm_names, faults)
+        _known(node.map["arm"], "arm", words.arm, names, faults)
         problem = next((p for p in problems if p.label == words.problem), None)
         arm = next((a for a in arms if a.name == words.arm), None)
         if problem is None or arm is None:

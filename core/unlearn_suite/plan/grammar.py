@@ -6,11 +6,13 @@ keys and the types. They are also the source of the JSON schema.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from ..specs import Config, Train
+from .sweep import MOST_POINTS
 
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 Label = Annotated[str, Field(pattern=LABEL)]
@@ -130,9 +132,16 @@ class ArmWords(Config):
     """changes to the copy, such as `0.with.block: 7` (stages count from 0)"""
     only: list[str] | None = Field(default=None, min_length=1)
     """labels of the problems this arm is for (none = all)"""
+    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] | None = Field(default=None, min_length=1)
+    """one arm for each value, such as `0.with.retain_weight: [10, 30, 100]`; of several keys, for each combination"""
+    family: Label | None = None
+    """arms of one family are one front in the report (none = the name of a swept arm, else no family)"""
 
     @model_validator(mode="after")
     def _one_form(self) -> ArmWords:
+        points = math.prod(map(len, (self.sweep or {}).values()))
+        if points > MOST_POINTS:
+            raise ValueError(f"the sweep has {points} points; {MOST_POINTS} at most")
         if (self.stages is None) == (self.like is None):
             raise ValueError("an arm has either `stages` or `like`")
         if self.changes is not None and self.like is None:

@@ -94,11 +94,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Arm:
-    """What is compared. `stages` None means the default of each problem; () the untouched model."""
+    """What is compared. `stages` None means the default of each problem; () the untouched model.
+
+    Arms of one `family` differ in what was swept ("" = none).
+    """
 
     name: str
     stages: tuple[Stage, ...] | None
     only: tuple[str, ...] | None = None
+    family: str = ""
 
     def stages_for(self, problem: Problem) -> tuple[Stage, ...]:
         return (problem.default or ()) if self.stages is None else self.stages

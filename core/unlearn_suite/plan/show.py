@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from .model import DataUse, MetricUse, Plan, Problem, Stage
+from .model import Arm, DataUse, MetricUse, Plan, Problem, Stage
 from .text import add_resolvers
 
 
@@ -44,7 +44,7 @@ def resolved(plan: Plan) -> dict[str, Any]:
     shown["models"] = {model.label: dict(model.ref) for model in plan.models}
     shown["problems"] = [_problem(problem, with_default=not own_arms) for problem in plan.problems]
     if own_arms:
-        shown["arms"] = {arm.name: _arm(arm.stages or (), arm.only) for arm in plan.arms}
+        shown["arms"] = {arm.name: _arm(arm) for arm in plan.arms}
     shown["compute"] = plan.compute.model_dump(mode="json")
     if plan.gates:
         keys = ("problem", "arm", "metric", "value", "of", "below", "above")
@@ -78,8 +78,11 @@ def _metric(metric: MetricUse) -> dict[str, Any]:
     }
 
 
-def _arm(stages: Iterable[Stage], only: tuple[str, ...] | None) -> dict[str, Any]:
-    return {"stages": _stages(stages), **({"only": list(only)} if only is not None else {})}
+def _arm(arm: Arm) -> dict[str, Any]:
+    shown: dict[str, Any] = {"stages": _stages(arm.stages or ())}
+    if arm.only is not None:
+        shown["only"] = list(arm.only)
+    return shown | ({"family": arm.family} if arm.family else {})
 
 
 def _stages(stages: Iterable[Stage]) -> list[dict[str, Any]]:

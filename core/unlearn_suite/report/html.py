@@ -17,10 +17,13 @@ from .chart import SHAPES, marker
 from .cost import cost_table
 from .curves import ArmCurves, arm_curves
 from .figures import arm_points, forget_measure, scatter
+from .front import front
 from .judge import FRACTION_TOLERANCE, MARKS, RELATIVE_TOLERANCE, State, ValueInfo
 from .load import CellData, RunData
 from .samples import SampleSet, sample_sets
+from .scores import FORMULA, ArmScore, arm_scores
 from .sentences import ArmLine, arm_lines, headline, mark
+from .shown import ShownStage, by_arm, shown_stages
 from .summary import Measure, ProblemSummary, summarize
 
 HERE = Path(__file__).parent
@@ -47,8 +50,11 @@ class Section:
     lines: Sequence[ArmLine]
     picture: Markup
     outside: Sequence[str]
+    scores: Sequence[ArmScore]
+    front: Markup
     samples: Sequence[SampleSet]
     curves: Sequence[ArmCurves]
+    told: dict[str, list[ShownStage]]
     groups: Sequence[GroupTable]
 
     @property
@@ -89,6 +95,7 @@ def render(run: RunData, problems: Sequence[ProblemSummary]) -> str:
         version=__version__,
         fraction_tolerance=FRACTION_TOLERANCE,
         relative_tolerance=RELATIVE_TOLERANCE,
+        score_formula=FORMULA,
     )
 
 
@@ -113,6 +120,7 @@ def _environment() -> Environment:
 
 def _section(run: RunData, problem: ProblemSummary, anchor: str) -> Section:
     lines = arm_lines(problem)
+    scores = arm_scores(problem)
     state, sentence = headline(problem, lines)
     inside = {point.arm for point in arm_points(problem)}
     outside = [arm for arm in problem.arms if arm not in inside] if forget_measure(problem) else []
@@ -124,8 +132,11 @@ def _section(run: RunData, problem: ProblemSummary, anchor: str) -> Section:
         lines=lines,
         picture=Markup(scatter(problem, f"{anchor}-scatter")),
         outside=outside,
+        scores=scores,
+        front=Markup(front(scores, problem.problem, f"{anchor}-front")),
         samples=sample_sets(run, problem),
         curves=arm_curves(run, problem, f"{anchor}-curve"),
+        told=by_arm(shown_stages(problem, f"{anchor}-told")),
         groups=_groups(problem),
     )
 

@@ -8,7 +8,7 @@ intervals too narrow. Sums per unit are all that a resample needs, so 2,000 resa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -206,6 +206,14 @@ def estimate(data: Sums, how: Aggregate = "mean") -> Estimate | None:
     return Resampled(data, how).estimate()
 
 
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Both numbers of a comparison in each of the R resamples, paired: [R]."""
+
+    before: Array
+    after: Array
+
+
 @dataclass(frozen=True)
 class Comparison:
     """An arm against the base model on the units both have. `removed` is the part of the way from base to
@@ -217,10 +225,16 @@ class Comparison:
     change: Estimate
     relative: Estimate | None
     removed: Estimate | None
+    draws: Draws | None = field(default=None, repr=False)
 
 
-def compare(after: Sums, base: Sums, how: Aggregate = "mean", chance: float | None = None) -> Comparison | None:
-    """Paired bootstrap; None when no unit is shared. `base` has one seed, or the seeds of `after` in order."""
+def compare(
+    after: Sums, base: Sums, how: Aggregate = "mean", chance: float | None = None, *, draws: bool = False
+) -> Comparison | None:
+    """Paired bootstrap; None when no unit is shared. `base` has one seed, or the seeds of `after` in order.
+
+    With `draws` the resamples are kept, for what is made of several numbers.
+    """
     if base.total.shape[0] not in (1, after.total.shape[0]):
         raise ValueError("base needs one seed, or as many as the arm")
     after, base = pair(after, base)
@@ -235,7 +249,8 @@ def compare(after: Sums, base: Sums, how: Aggregate = "mean", chance: float | No
     before, now = b.estimate(), a.estimate()
     if before is None or now is None or change is None:
         return None
-    return Comparison(after.n_units, before, now, change, relative, removed if b.point > floor else None)
+    kept = Draws(b.values, a.values) if draws else None
+    return Comparison(after.n_units, before, now, change, relative, removed if b.point > floor else None, kept)
 
 
 def _ratio(above: float, below: float) -> float:

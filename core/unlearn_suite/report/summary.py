@@ -178,7 +178,9 @@ class _Table:
         if after is None:
             return None
         base = self._paired_base(arm, value)
-        compared = stats.compare(data, base, info.aggregate, info.chance) if base is not None else None
+        compared = None
+        if base is not None:
+            compared = stats.compare(data, base, info.aggregate, info.chance, draws=headline)
         verdict = judge(self.entry.want, info, compared) if compared is not None and headline else None
         groups = {}
         for group, keep in _groups(data) if shown else ():
@@ -216,7 +218,17 @@ def _groups(data: Sums) -> Iterable[tuple[str, np.ndarray]]:
 def to_json(run: RunData, problems: Sequence[ProblemSummary]) -> Json:
     """The content of results/summary.json."""
     results = [_result_json(p, m, r) for p in problems for m in p.measures for r in _all(m)]
-    return {"summary": 1, "run": run.name, "results": results, "cells": [_cell_json(c) for c in run.cells]}
+    from .scores import FORMULA, arm_scores, score_json  # it reads summaries
+
+    scores = [score_json(p, score) for p in problems for score in arm_scores(p)]
+    return {
+        "summary": 1,
+        "run": run.name,
+        "results": results,
+        "scores": scores,
+        "score_formula": FORMULA,
+        "cells": [_cell_json(c) for c in run.cells],
+    }
 
 
 def _all(measure: Measure) -> list[Result]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..evaluate.model import EvalModel
+from ..evaluate.text import text_statistics
 from ..store.atomic import write_json
 from ..study import digest
 
@@ -51,6 +52,10 @@ class StageServices:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, value)
             return value
+
+    def statistics(self, texts: Sequence[str]) -> Mapping[str, float]:
+        tokenizer = self._loaded.tokenizer
+        return text_statistics(texts, [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts])
 
     def say(self, text: str) -> None:
         self._progress.say(text)

@@ -55,6 +55,8 @@ def train_cell(
             return False
         for tensor_name, tensor in result.original.items():
             loaded.originals.setdefault(tensor_name, tensor)
+        if result.collapse:
+            cell_dir.set_status(collapse={**cell_dir.status.get("collapse", {}), str(index): dict(result.collapse)})
         if result.closing:
             cell_dir.append_scalars(index, job.train.steps, result.closing)
         last = index == len(cell.stages) - 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from unlearn_suite import Example, TrainingError, losses
-from unlearn_suite.engine.loop import StageJob, run_stage
-from unlearn_suite.specs import Train
-from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
 from unlearn_suite_toxicity.probe_directions import corpus, probes
 from unlearn_suite_toxicity.probe_directions import losses as own
-from unlearn_suite_toxicity.probe_directions.config import ProbeDirectionsConfig
-from unlearn_suite_toxicity.probe_directions.objective import ProbeDirections
+from unlearn_suite_toxicity.probe_directions.directions import Axis
 
 
 def cloud(n: int, shift: float, seed: int, d: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -86,6 +80,10 @@ def unit(seed: int, d: int = 8) -> torch.Tensor:
     return torch.nn.functional.normalize(tensors(seed, d), dim=0)
 
 
+def axis(v: torch.Tensor, mu0: float = 0.0) -> Axis:
+    return Axis(v, v, mu0, 1.0, 1.0, v, 0.0)
+
+
 def test_equations_equal_a_float64_transcription():
     h, ref, v = tensors(0, 2, 3, 8), tensors(1, 2, 3, 8), unit(2)
     x, y, w = (t.double().numpy() for t in (h, ref, v))
@@ -96,8 +94,8 @@ def test_equations_equal_a_float64_transcription():
     pairs = [
         (own.hinge(h, v, 0.1, 0.7), np.maximum((x @ w - 0.1) / 0.7, 0)),
         (losses.relative_error(h, ref), (delta**2).sum(-1) / size),
-        (own.orthogonal_error(h, ref, v), (across**2).sum(-1) / size),
-        (own.counterfactual(h, ref, v, 0.2), ((x - target) ** 2).sum(-1) / size),
+        (own.orthogonal_error(h, ref, [v]), (across**2).sum(-1) / size),
+        (own.counterfactual(h, ref, [axis(v, 0.2)]), ((x - target) ** 2).sum(-1) / size),
     ]
     for ours, theirs in pairs:
         np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-5, atol=1e-6)
@@ -121,119 +119,59 @@ def test_counterfactual_below_the_benign_mean_is_the_retain_loss():
     ref = tensors(8, 5, 8)
     ref = ref - (ref @ v)[:, None] * v - 3.0 * v
     h = tensors(9, 5, 8)
-    torch.testing.assert_close(own.counterfactual(h, ref, v, 0.0), losses.relative_error(h, ref))
+    torch.testing.assert_close(own.counterfactual(h, ref, [axis(v)]), losses.relative_error(h, ref))
 
 
 def test_the_orthogonal_term_is_blind_to_motion_along_v():
     v, ref = unit(10), tensors(11, 5, 8)
     moved = ref + torch.arange(5.0)[:, None] * v
-    assert float(own.orthogonal_error(moved, ref, v).max()) < 1e-10
+    assert float(own.orthogonal_error(moved, ref, [v]).max()) < 1e-10
     assert float(losses.relative_error(moved, ref).max()) > 0.1
-
-
-class Services:
-    """`sample` writes marked text for half of the continuations, as a model with two moods would."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def sample(self, prompts: Any, *, n: int, **_: Any) -> list[list[str]]:
-        self.calls += 1
-        return [[f" you damn fool number {i}" if i % 2 else f" have a nice day {i}" for i in range(n)] for _ in prompts]
-
-    def memo(self, name: str, key: Any, build: Any) -> Any:
-        return build()
-
-    def say(self, text: str) -> None:
-        pass
-
-    warn = say
-
-
-class WordScorer:
-    def score(self, texts: list[str]) -> list[float]:
-        return [1.0 if "damn" in text else 0.0 for text in texts]
-
-
-@pytest.fixture(autouse=True)
-def word_scorer(monkeypatch):
-    monkeypatch.setattr(corpus, "make_scorer", lambda *_, **__: WordScorer())
-
-
-def data(with_prompts: bool = True) -> dict[str, list[Example]]:
-    roles = {
-        "forget": [Example(f"f{i}", f" what a damn mess {i}", f"Look {i},", unit=f"p{i}") for i in range(30)],
-        "retain": [Example(f"r{i}", f"the sun sets at {i}", unit=f"q{i}") for i in range(30)],
-    }
-    if with_prompts:
-        roles["prompts"] = [Example(f"p{i}", prompt=f"Prompt {i}:", unit=f"p{i}") for i in range(20)]
-    return roles
-
-
-def run(tmp_path: Path, roles: dict[str, list[Example]] | None = None, steps: int = 15, **options: Any):
-    model = tiny_model("llama")
-    before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    rows: list[dict[str, float]] = []
-    services = Services()
-    job = StageJob(
-        index=0,
-        objective=ProbeDirections(ProbeDirectionsConfig(**{"blocks": (1, 2), "samples": 4, **options})),
-        train=Train(steps=steps, lr=3e-3, batch=4, length=48),
-        required_roles=("forget", "retain"),
-        examples=roles or data(),
-        seed=0,
-        artifacts=tmp_path,
-        checkpoints=tmp_path,
-        services=services,
-        on_step=lambda step, scalars: rows.append(scalars),
-    )
-    result = run_stage(model, tiny_tokenizer(), job)
-    return model, before, rows, result, services
 
 
 @pytest.mark.parametrize("loss", ["hinge", "counterfactual"])
 @pytest.mark.parametrize("direction", ["logistic", "diffmean"])
-def test_the_projection_falls_and_only_the_named_tensors_change(tmp_path, loss, direction):
-    model, before, rows, result, services = run(tmp_path, loss=loss, direction=direction)
-    assert services.calls == 1
+def test_the_projection_falls_and_only_the_named_tensors_change(stage, loss, direction):
+    ran = stage(loss=loss, direction=direction, kl_weight=1.0, train={"steps": 15})
+    rows, result = ran.rows, ran.result
+    assert ran.services.calls == 1
     assert rows[0]["retain"] == 0.0
     for block in (1, 2):
         assert rows[-1][f"projection_{block}"] < rows[0][f"projection_{block}"]
-    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-    assert changed == set(result.views.trainable) and len(changed) == 6
+    assert ran.changed == set(result.views.trainable) and len(ran.changed) == 6
     assert result.closing["auroc_before_1"] > 0.9
     assert {"auroc_old_probe_2", "auroc_fresh_probe_2"} <= set(result.closing)
 
 
-def test_probes_and_directions_are_kept(tmp_path):
-    run(tmp_path, steps=1)
-    table = json.loads((tmp_path / "probes.json").read_text())
+def test_probes_and_directions_are_kept(stage):
+    kept = stage(train={"steps": 1}).folder / "artifacts"
+    table = json.loads((kept / "probes.json").read_text())
     assert table["source"] == "on-policy" and table["texts"]["toxic"] + table["texts"]["toxic_val"] == 40
-    for block, v in load_file(tmp_path / "directions.safetensors").items():
+    for block, v in load_file(kept / "directions.safetensors").items():
         assert float(v.norm()) == pytest.approx(1.0, abs=1e-5)
         assert table["blocks"][block]["scale"] > 0
 
 
-def test_without_prompts_the_roles_themselves_are_the_classes(tmp_path):
-    _, _, rows, _, services = run(tmp_path, data(with_prompts=False), steps=3)
-    assert services.calls == 0 and len(rows) == 3
-    assert json.loads((tmp_path / "probes.json").read_text())["source"] == "static"
+def test_without_prompts_the_roles_themselves_are_the_classes(stage, roles):
+    ran = stage(roles=roles(with_prompts=False), train={"steps": 3})
+    assert ran.services.calls == 0 and len(ran.rows) == 3
+    assert json.loads((ran.folder / "artifacts" / "probes.json").read_text())["source"] == "static"
 
 
-def test_the_kl_term_comes_every_few_steps_and_is_zero_at_the_start(tmp_path):
-    _, _, rows, _, _ = run(tmp_path, steps=5, kl_every=2)
+def test_the_kl_term_comes_every_few_steps_and_is_zero_at_the_start(stage):
+    rows = stage(kl_weight=1.0, kl_every=2, train={"steps": 5}).rows
     assert ["kl" in row for row in rows] == [True, False, True, False, True]
     assert rows[0]["kl"] == pytest.approx(0.0, abs=1e-6) and rows[2]["kl"] > 0
 
 
-def test_too_few_toxic_texts_are_one_clear_error(tmp_path, monkeypatch):
-    class Never(WordScorer):
+def test_too_few_toxic_texts_are_one_clear_error(stage, monkeypatch):
+    class Never:
         def score(self, texts):
             return [0.0] * len(texts)
 
     monkeypatch.setattr(corpus, "make_scorer", lambda *_, **__: Never())
     with pytest.raises(TrainingError, match="only 0 toxic and 80 benign texts"):
-        run(tmp_path)
+        stage()
 
 
 def test_a_large_class_is_thinned_the_same_way_every_time():

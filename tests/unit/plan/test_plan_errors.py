@@ -147,7 +147,7 @@ def test_stages(said: Said, stage: str, line: str) -> None:
         ("{like: b, set: {0.with.meta: nine}}", "5:35: 'meta': expected 'none' or 'relearn', found the text 'nine' "
          "(did you mean 'none'?)"),
         ("{like: b, only: [evryday]}", "5:23: this plan has no problem 'evryday' (did you mean 'everyday'?)"),
-        ("{stages: [], color: red}", "5:19: unknown key 'color' (known keys: like, only, set, stages)"),
+        ("{stages: [], color: red}", "5:19: unknown key 'color' (known keys: family, like, only, set, stages, sweep)"),
     ],
 )  # fmt: skip
 def test_arms(said: Said, arm: str, line: str) -> None:

@@ -120,6 +120,8 @@ arms:
       lora: null
       recompute: false
       save_every: 25
+      diagnostics: null
+      stop: null
       with:
         block: 7
         alpha: 1.0e-05
@@ -143,6 +145,8 @@ arms:
       lora: null
       recompute: false
       save_every: 25
+      diagnostics: null
+      stop: null
       with:
         block: 7
         alpha: 1.0e-05

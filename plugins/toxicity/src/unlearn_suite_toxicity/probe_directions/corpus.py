@@ -10,6 +10,7 @@ from unlearn_suite import Example, StageContext, TrainingError
 
 from ..metrics.scorers import make_scorer
 from .config import ProbeDirectionsConfig
+from .lengths import same_lengths
 
 FEWEST = 20
 """examples of each class below which probes cannot be fitted"""
@@ -17,13 +18,24 @@ FEWEST = 20
 
 @dataclass(frozen=True)
 class Corpus:
-    """Toxic (1) and benign (0) examples, each split by prompt into train and validation."""
+    """Toxic (1) and benign (0) examples, each split by prompt into train and validation.
+
+    `prompts` are what the model can be asked to continue, in a fixed order.
+    """
 
     toxic: list[Example]
     benign: list[Example]
     toxic_val: list[Example]
     benign_val: list[Example]
     source: str
+    prompts: tuple[str, ...] = ()
+
+    @property
+    def replies(self) -> list[Example]:
+        """Benign continuations of prompts that were continued toxically as well; of any prompt if there are none."""
+        toxic = {e.unit for e in self.toxic}
+        continued = [e for e in self.benign if e.prompt]
+        return [e for e in continued if e.unit in toxic] or continued
 
 
 def build(ctx: StageContext, config: ProbeDirectionsConfig) -> Corpus:
@@ -37,6 +49,8 @@ def build(ctx: StageContext, config: ProbeDirectionsConfig) -> Corpus:
         benign = [e.example for e in ctx.roles["retain"].encoded]
         source = "static"
     toxic, benign = (_some(part, config.probe_texts) for part in (toxic, benign))
+    if config.match_lengths:
+        toxic, benign = same_lengths(toxic, benign, ctx.tokenizer)
     parts = [*_split(toxic), *_split(benign)]
     if min(len(toxic), len(benign)) < FEWEST or not all(parts):
         raise TrainingError(
@@ -44,7 +58,8 @@ def build(ctx: StageContext, config: ProbeDirectionsConfig) -> Corpus:
             code="too-few-probe-texts",
             hint="give more prompts or samples, or lower toxic_from",
         )
-    return Corpus(parts[0], parts[2], parts[1], parts[3], source)
+    asked = [e.prompt for e in prompts or toxic if e.prompt]
+    return Corpus(parts[0], parts[2], parts[1], parts[3], source, tuple(dict.fromkeys(asked)))
 
 
 def _on_policy(
@@ -74,7 +89,8 @@ def _on_policy(
         for i, (text, score) in enumerate(zip(outputs, scorer.score(outputs), strict=True)):
             if len(text.split()) < 3:
                 continue
-            example = Example(f"{prompt.id}#{i}", text, prompt.prompt, unit=prompt.unit or prompt.id)
+            unit = prompt.unit or prompt.id
+            example = Example(f"{prompt.id}#{i}", text, prompt.prompt, group=prompt.group, unit=unit)
             if score >= config.toxic_from:
                 toxic.append(example)
             elif score <= config.benign_to:

@@ -1,0 +1,325 @@
+"""probe-directions: every option of the objective, in equations against float64 and in stages on tiny models."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from unlearn_suite import TrainingError
+from unlearn_suite.testing.tiny import tiny_model
+from unlearn_suite_toxicity.probe_directions import closed_form, weights
+from unlearn_suite_toxicity.probe_directions import losses as own
+from unlearn_suite_toxicity.probe_directions.config import ProbeDirectionsConfig
+from unlearn_suite_toxicity.probe_directions.directions import Axis, Direction
+from unlearn_suite_toxicity.probe_directions.greedy import confined
+
+D = 8
+
+
+def draw(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def two_axes() -> Direction:
+    basis, _ = torch.linalg.qr(draw(1, D, 2))
+    axes = [Axis(basis[:, i], basis[:, i], 0.1 * i, 0.5, 0.7 + i, draw(3 + i, D), 0.2 - i) for i in range(2)]
+    return Direction(tuple(axes), draw(9, D))
+
+
+def transcription(loss: str, h: np.ndarray, ref: np.ndarray, d: Direction) -> np.ndarray:
+    values = []
+    target = ref.copy()
+    for a in d.axes:
+        v, w = a.read.double().numpy(), a.weight.double().numpy()
+        if loss == "hinge":
+            values.append(np.maximum(0, (h @ v - (a.mu0 + 0.5 * a.sd0)) / a.scale))
+        elif loss == "cosine":
+            away = h - d.centre.double().numpy()
+            values.append(np.maximum(0, away @ v / np.linalg.norm(away, axis=-1) - 0.1))
+        elif loss == "match":
+            values.append(((h @ v - a.mu0) / a.scale) ** 2)
+        elif loss == "logit":
+            values.append(np.log1p(np.exp(h @ w + a.bias)))
+        target = target - np.maximum(0, ref @ v - a.mu0)[..., None] * v
+    if loss == "counterfactual":
+        return ((h - target) ** 2).sum(-1) / (ref**2).sum(-1)
+    return np.mean(values, axis=0)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "cosine", "match", "logit", "counterfactual"])
+def test_forget_losses_equal_a_float64_transcription(loss):
+    h, ref, d = draw(20, 2, 3, D), draw(21, 2, 3, D), two_axes()
+    config = ProbeDirectionsConfig(loss=loss, kappa=0.5, cosine_floor=0.1)
+    expected = transcription(loss, h.double().numpy(), ref.double().numpy(), d)
+    assert expected.min() < expected.max()
+    np.testing.assert_allclose(own.forget(config, h, ref, d).numpy(), expected, rtol=2e-5, atol=1e-6)
+
+
+def test_leace_edits_until_the_reading_is_the_benign_mean():
+    read, edit = (torch.nn.functional.normalize(draw(i, D), dim=0) for i in (30, 31))
+    edit = edit * torch.sign(read @ edit)
+    axis = Axis(read, edit, 0.3, 1.0, 1.0, read, 0.0)
+    h = draw(32, 50, D)
+    after = own.ablated(h, [axis])
+    torch.testing.assert_close(after @ read, (h @ read).clamp_max(0.3), rtol=1e-4, atol=1e-5)
+    moved = (after - h)[(h @ read) > 0.3]
+    torch.testing.assert_close(torch.nn.functional.cosine_similarity(moved, edit[None]).abs(), torch.ones(len(moved)))
+
+
+def test_the_orthogonal_term_is_blind_to_the_whole_subspace():
+    d, ref = two_axes(), draw(40, 5, D)
+    edits = [a.edit for a in d.axes]
+    inside = ref + draw(41, 5, 2) @ torch.stack(edits)
+    assert float(own.orthogonal_error(inside, ref, edits).max()) < 1e-10
+    h = draw(42, 5, D)
+    basis = torch.stack(edits).double().numpy()
+    delta = (h - ref).double().numpy()
+    across = delta - delta @ basis.T @ basis
+    expected = (across**2).sum(-1) / (ref.double().numpy() ** 2).sum(-1)
+    np.testing.assert_allclose(own.orthogonal_error(h, ref, edits).numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_closed_form_takes_the_direction_out_of_what_is_written(transposed):
+    d = two_axes()
+    weight = draw(50, D, 5)
+    kept = closed_form.without(weight.T if transposed else weight, d.axes, 1.0, transposed=transposed)
+    kept = kept.T if transposed else kept
+    projector = np.eye(D) - sum(np.outer(v, v) for v in (a.read.double().numpy() for a in d.axes))
+    np.testing.assert_allclose(kept.numpy(), projector @ weight.double().numpy(), atol=1e-5)
+    half = closed_form.without(weight, d.axes[:1], 0.5, transposed=False)
+    torch.testing.assert_close(d.axes[0].read @ half, 0.5 * (d.axes[0].read @ weight), rtol=1e-4, atol=1e-5)
+
+
+def test_gpt2_matrices_are_known_to_be_transposed():
+    from unlearn_suite import ModelShape
+
+    assert closed_form.writes_columns(ModelShape.of(tiny_model("gpt2")))
+    assert not closed_form.writes_columns(ModelShape.of(tiny_model("llama")))
+
+
+def test_block_weights_sum_to_one_and_follow_their_rule():
+    assert weights.proportional({1: 0.3, 2: 0.1, 3: -0.2}) == pytest.approx({1: 0.75, 2: 0.25, 3: 0.0})
+    assert weights.proportional({1: -1.0, 2: 0.0}) == {1: 0.5, 2: 0.5}
+    learned = weights.Learned([1, 2], rate=0.5)
+    assert learned.weights == {1: 0.5, 2: 0.5}
+    learned.update({1: 0.2, 2: 1.0})
+    expected = np.exp([0.1, 0.5]) / np.exp([0.1, 0.5]).sum()
+    assert list(learned.weights.values()) == pytest.approx(expected)
+
+
+def test_a_confined_term_has_the_same_value_and_a_gradient_for_its_parameters_only():
+    a, b = (torch.nn.Parameter(draw(i, 3)) for i in (60, 61))
+    term = (a * b).sum().sin() + b.square().sum()
+    full = torch.autograd.grad(term, [a, b], retain_graph=True)
+    value = confined(term, [b])
+    torch.testing.assert_close(value, term.detach())
+    grads = torch.autograd.grad(value, [a, b], allow_unused=True)
+    assert grads[0] is None
+    torch.testing.assert_close(grads[1], full[1])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": "cosine"},
+        {"loss": "match", "direction": "lda"},
+        {"loss": "logit"},
+        {"direction": "leace-edit"},
+        {"direction": "multi", "subspace": 2},
+        {"layer_weights": "auroc", "pool": "last"},
+        {"layer_weights": "learned", "train": {"steps": 8, "micro_batch": 2}},
+        {"positions": "all", "match_lengths": True},
+        {"detach_below": True},
+        {"refresh_every": 3},
+        {"ce_weight": 1.0, "train": {"steps": 8, "micro_batch": 3}},
+    ],
+    ids=lambda o: ",".join(map(str, o.items())),
+)
+def test_each_option_lowers_what_it_steers(stage, options):
+    ran = stage(**{"train": {"steps": 8}, **options})
+    assert ran.changed == set(ran.result.views.trainable)
+    name = "forget" if "direction" not in options else "projection_2"
+    assert ran.rows[-1][name] < ran.rows[0][name]
+    assert ran.rows[0]["retain"] == ran.rows[0]["shift_1"] == 0.0
+
+
+def test_one_shared_direction(stage):
+    directions = stage(shared=True, train={"steps": 0}).objective.steering.directions
+    assert torch.equal(directions[1].v, directions[2].v) or torch.equal(directions[1].v, -directions[2].v)
+
+
+def test_detach_below_trains_each_block_for_its_own_term(stage):
+    """The gradient of the lower blocks must not see the upper block's term."""
+    ran = stage(detach_below=True, retain_weight=0.0, perp_weight=0.0, train={"steps": 0})
+    ctx, objective = ran.objective.ctx, ran.objective
+    batch = {"forget": ctx.draw("forget", 0)}
+
+    def grads(config_change):
+        objective.config = objective.config.model_copy(update=config_change)
+        ctx.views.clear()
+        ctx.backward(objective.loss, batch)
+        found = {n: None if p.grad is None else p.grad.clone() for n, p in ctx.trainable.items()}
+        ctx.optimizer.zero_grad()
+        return found
+
+    greedy, whole = grads({"detach_below": True}), grads({"detach_below": False})
+    only_first = objective.steering.directions[1]
+    objective.steering.directions = {1: only_first}
+    objective.steering._weights = {1: 0.5}
+    first = grads({"detach_below": False})
+    for name, grad in greedy.items():
+        block = ctx.shape.block_of(name)
+        if block <= 1:
+            torch.testing.assert_close(grad, first[name])
+            assert not torch.allclose(grad, whole[name])
+        else:
+            torch.testing.assert_close(grad, whole[name])
+
+
+def test_closed_form_does_not_train(stage):
+    ran = stage(loss="closed-form", train={"steps": 0})
+    shape = ran.objective.ctx.shape
+    assert ran.changed == {*shape.select("mlp_out", [1, 2]), *shape.select("attn_out", [1, 2])}
+    for block, d in ran.objective.steering.directions.items():
+        for kind in ("mlp_out", "attn_out"):
+            weight = dict(ran.model.named_parameters())[shape.select(kind, [block])[0]]
+            assert float((d.v @ weight).detach().abs().max()) < 1e-5
+    with pytest.raises(TrainingError, match="does not train"):
+        stage(loss="closed-form")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"loss": "logit", "direction": "lda"},
+        {"refresh_every": 2, "direction": "diffmean"},
+        {"direction": "multi", "subspace": 7},
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(bad):
+    with pytest.raises(ValidationError):
+        ProbeDirectionsConfig(**bad)
+
+
+def test_refresh_adds_orthogonal_axes_at_most_five_times_and_resumes_to_the_same_bits(stage):
+    options = {"refresh_every": 1, "layer_weights": "learned", "train": {"steps": 7, "save_every": 3}}
+    whole = stage(**options)
+    steering = whole.objective.steering
+    assert steering.rounds == 5
+    for d in steering.directions.values():
+        edits = torch.stack([a.edit for a in d.axes])
+        assert 1 < len(edits) <= 6
+        torch.testing.assert_close(edits @ edits.T, torch.eye(len(edits)), atol=1e-5, rtol=0)
+    cut = stage("cut", stop_after=4, **options)
+    assert cut.result.stopped
+    resumed = stage("cut", **options)
+    assert len(resumed.rows) == 3
+    for (name, p), q in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(p, q), name
+    assert resumed.result.closing == whole.result.closing
+
+
+class OneCausalBlock:
+    """Half of the prompts are continued toxically, unless block 1 has been edited."""
+
+    def __init__(self) -> None:
+        self.model = None
+        self.said: list[str] = []
+
+    def sample(self, prompts, *, n, **_):
+        if n > 1:  # for the corpus
+            return [[f" damn {i}, you fool" if i % 2 else f" have a nice day {i}" for i in range(n)] for _ in prompts]
+        calm = "forward" in self.blocks[1].__dict__
+        return [[" damn" if i % 2 and not calm else " fine"] for i in range(len(prompts))]
+
+    @property
+    def blocks(self):
+        return self.objective.ctx.views.replay.blocks
+
+    def memo(self, name, key, build):
+        json.dumps(key)
+        return json.loads(json.dumps(build()))
+
+    def say(self, text):
+        self.said.append(text)
+
+    warn = say
+
+
+@pytest.fixture
+def causal_services(monkeypatch):
+    from unlearn_suite_toxicity.probe_directions.objective import ProbeDirections
+
+    services = OneCausalBlock()
+    setup = ProbeDirections.setup
+
+    def remembered(self, ctx):
+        services.objective = self
+        self.ctx = ctx
+        setup(self, ctx)
+
+    monkeypatch.setattr(ProbeDirections, "setup", remembered)
+    return services
+
+
+def test_the_causal_filter_keeps_the_blocks_that_matter(stage, causal_services):
+    ran = stage(services=causal_services, causal_filter=True, causal_kl=100.0, layer_weights="causal")
+    steering = ran.objective.steering
+    assert steering.blocks == [1] and "not causal" in steering.left_out[2]
+    assert steering.effects[1].drop == 1.0 and steering.effects[2].drop == 0.0 and steering.effects[2].kl > 0
+    assert any("only block 1" in line for line in causal_services.said)
+    assert "projection_2" not in ran.rows[0]
+    assert ran.objective.steering.weights == {1: 1.0}
+
+
+def test_the_causal_filter_has_a_second_threshold_and_says_when_nothing_is_left(stage, causal_services):
+    with pytest.raises(TrainingError, match="no block passes"):
+        stage(services=causal_services, causal_filter=True, causal_kl=0.0)
+    with pytest.raises(TrainingError, match=r"AUROC .* is below 1"):
+        stage(min_auroc=1.0, pool="token")
+
+
+def test_causal_kl_is_that_of_the_ablated_model(stage, causal_services):
+    """Against a model whose block is patched by a plain forward hook."""
+    ran = stage(services=causal_services, causal_filter=True, causal_drop=0.0, causal_kl=100.0, train={"steps": 0})
+    ctx, steering = ran.objective.ctx, ran.objective.steering
+    axes = steering.directions[2].axes
+    total = count = 0.0
+    for batch in ctx.encode("probe", ran.objective.corpus.benign_val).chunks(64):
+        kwargs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
+        with torch.no_grad():
+            base = ran.model(**kwargs).logits.double().log_softmax(-1)
+            hook = ran.model.model.layers[2].register_forward_hook(
+                lambda _m, _i, out: own.ablated(out[0] if isinstance(out, tuple) else out, axes)
+            )
+            after = ran.model(**kwargs).logits.double().log_softmax(-1)
+            hook.remove()
+        kl = (base.exp() * (base - after)).sum(-1)[:, :-1]
+        mask = batch.mask("response")[:, 1:]
+        total, count = total + float(kl[mask].sum()), count + float(mask.sum())
+    assert steering.effects[2].kl == pytest.approx(total / count, rel=1e-4)
+
+
+def test_the_page_gets_tables_and_a_series(stage):
+    ran = stage()
+    items = json.loads((ran.folder / "artifacts" / "report.json").read_text())["items"]
+    titles = [item["title"] for item in items]
+    assert titles == [
+        "Probes",
+        "Directions compared",
+        "Tokens along the directions",
+        "Probes before and after training",
+    ]
+    table, cosines, tokens, series = items
+    assert [row[0] for row in table["rows"]] == [1, 2]
+    v = [ran.objective.steering.directions[b].v for b in (1, 2)]
+    assert cosines["rows"][0][2] == pytest.approx(float(v[0] @ v[1]), abs=1e-5)
+    head = ran.model.lm_head.weight
+    top = ran.objective.ctx.tokenizer.decode([int((head @ v[0]).argmax())])
+    assert tokens["rows"][0][1].startswith(repr(top))
+    assert set(series["lines"]) == {"before", "old probe", "fresh probe"}

@@ -1,0 +1,95 @@
+"""A run with a sweep, failure detectors and a collapse guard: what is in the console, on disk and on the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unlearn_suite.testing.tiny import save_tiny
+
+PLAN = """
+plan: 1
+name: tiny
+models: {tiny: {path: model}}
+problems:
+  - name: words
+    summary: forget animals, keep weather
+    data:
+      forget: {use: jsonl, with: {path: animals.jsonl}}
+      retain: {use: jsonl, with: {path: weather.jsonl}}
+    metrics:
+      - {name: forget, use: perplexity, data: forget, want: higher, show: [perplexity]}
+      - {name: rare, use: perplexity, data: forget, want: lower, show: [perplexity]}
+      - {name: keep, use: perplexity, data: retain, want: keep, show: [perplexity]}
+arms:
+  base: {stages: []}
+  rmu:
+    stages:
+      - use: cosine-rmu
+        with: {block: 2, meta: none, retain_weight: 1}
+        steps: 8
+        lr: 2.0e-2
+        batch: 4
+        diagnostics: {detectors: [norm-ratio, retain-kl, update, own-output], every: 4, examples: 4}
+        stop: {retain_kl: 0.2, every: 2}
+    sweep: {0.lr: [1e-6, 5e-2]}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("watched")
+    save_tiny(folder / "model")
+    for name in ("animals", "weather"):
+        rows = [json.dumps({"text": f"the {name} number {i} are here"}) for i in range(8)]
+        (folder / f"{name}.jsonl").write_text("\n".join(rows))
+    (folder / "plan.yaml").write_text(PLAN)
+    command = [str(Path(sys.executable).parent / "unlearn-suite"), "run", "plan.yaml"]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "runs" / "tiny", done.stdout + done.stderr
+
+
+def cell(run_path: Path, arm: str) -> Path:
+    (found,) = (run_path / "cells").glob(f"*.{arm}.*")
+    return found
+
+
+def test_a_collapse_is_in_the_console_the_status_the_scalars_and_on_the_page(run):
+    path, said = run
+    ruined = cell(path, "rmu.lr-0.05")
+    status = json.loads((ruined / "status.json").read_text())
+    assert status["state"] == "done" and status["collapse"]["0"]["stopped_after"] < 8
+    assert "the stage stopped after step" in " ".join(said.split())
+    rows = [json.loads(line)["scalars"] for line in (ruined / "scalars.jsonl").read_text().splitlines()]
+    assert max(row.get("guard_retain_kl", 0) for row in rows) > 0.2
+    assert rows[-1]["guard_kept_step"] == status["collapse"]["0"]["kept"] and "diag_own_empty" in rows[-1]
+    page = (path / "report" / "index.html").read_text()
+    assert "The stage stopped after step" in page and "Failure detectors" in page
+
+
+def test_a_calm_point_of_the_sweep_does_all_its_steps(run):
+    path, _ = run
+    calm = cell(path, "rmu.lr-1e-06")
+    assert "collapse" not in json.loads((calm / "status.json").read_text())
+    rows = [json.loads(line)["scalars"] for line in (calm / "scalars.jsonl").read_text().splitlines()]
+    assert len(rows) == 9 and rows[-1]["guard_kept_step"] == 8
+    summary = json.loads((path / "results" / "summary.json").read_text())
+    assert {score["family"] for score in summary["scores"]} == {"rmu"} and len(summary["scores"]) == 2
+    left_out = {item["measure"] for score in summary["scores"] for item in score["left_out"]}
+    assert left_out == {"forget perplexity"}, "a value to be raised needs a highest value"
+    page = (path / "report" / "index.html").read_text()
+    assert "Unified score" in page and "Trade-off: words" in page

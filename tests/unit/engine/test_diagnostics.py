@@ -1,0 +1,224 @@
+"""Failure detectors: each fires on a failure made for it, is silent on a healthy run, and changes no training."""
+
+from __future__ import annotations
+
+import json
+import math
+from hashlib import sha256
+
+import pytest
+import torch
+
+from unlearn_suite import Config, Example, Loss, LossObjective, Objective, Requirements, TrainingError, text_statistics
+from unlearn_suite.engine.loop import StageJob, run_stage
+from unlearn_suite.specs import Diagnostics, Train
+from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
+
+EVERYTHING = ("norm-ratio", "single-direction", "retain-kl", "retain-perplexity", "update", "own-output")
+QUIET = EVERYTHING[:-1]
+
+
+class Gentle(LossObjective[Config]):
+    """A small push on forget text, retain text held in place."""
+
+    def requirements(self, shape):
+        return Requirements(shape.select("mlp_out", [1, 2]), reads=2)
+
+    def setup(self, ctx):
+        super().setup(ctx)
+        self.u = torch.randn(ctx.shape.hidden_size, generator=ctx.generator)
+
+    def loss(self, batch):
+        h = {role: self.ctx.policy.hidden(b, [2])[2] for role, b in batch.items()}
+        noise = torch.rand((), generator=self.ctx.generator)
+        ref = self.ctx.reference.hidden(batch["retain"], [2])[2]
+        push = batch["forget"].mean(h["forget"].float() @ self.u) * noise
+        return Loss({"push": 0.01 * push, "keep": batch["retain"].mean((h["retain"] - ref).square().sum(-1))})
+
+
+class Edit(Objective[Config]):
+    """No training: each step does one thing to the weights."""
+
+    pattern = r".*(mlp\.down_proj|self_attn\.o_proj|embed_tokens|lm_head)\.weight"
+
+    def __init__(self, edit):
+        super().__init__(Config())
+        self.edit = edit
+
+    def requirements(self, shape):
+        return Requirements(shape.match(self.pattern), reads=3)
+
+    def step(self, batch):
+        with torch.no_grad():
+            for name, p in self.ctx.trainable.items():
+                self.edit(name, p)
+        return {}
+
+
+class Services:
+    """Samples fixed texts: `texts` before training, `after` afterwards."""
+
+    def __init__(self, texts=(), after=()):
+        self.said, self.samples = [], [list(texts), list(after)]
+
+    def sample(self, prompts, **_):
+        return [[text] for text in self.samples.pop(0)]
+
+    def statistics(self, texts):
+        return text_statistics(texts, [list(t) for t in texts])
+
+    def memo(self, name, key, build):
+        json.dumps(key)
+        return build()
+
+    def say(self, text):
+        self.said.append(text)
+
+    warn = say
+
+
+def run(examples, folder, objective, services=None, *, detectors=QUIET, steps=4, dtype=torch.float32, on=True, **train):
+    model = tiny_model("llama").to(dtype)
+    rows = []
+    watching = {"detectors": detectors, "every": 2, "examples": 4} if on else None
+    job = StageJob(
+        index=0,
+        objective=objective,
+        train=Train(**{"steps": steps, "lr": 1e-4, "batch": 4, "length": 24, "diagnostics": watching, **train}),
+        required_roles=("forget", "retain"),
+        examples=examples,
+        seed=0,
+        artifacts=folder / "a",
+        checkpoints=folder / "c",
+        services=services or Services(),
+        on_step=lambda step, scalars: rows.append(scalars),
+    )
+    result = run_stage(model, tiny_tokenizer(), job)
+    return model, rows, result, job.services
+
+
+def by_hash(examples):
+    return sorted(examples, key=lambda e: sha256(e.id.encode()).digest())[:4]
+
+
+def table(folder):
+    items = json.loads((folder / "a" / "report.json").read_text())["items"]
+    return {row[0]: row for row in next(i for i in items if i["title"] == "Failure detectors")["rows"]}
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}])
+def test_a_healthy_run_is_silent_and_its_bits_are_the_same_without_detectors(examples, tmp_path, lora):
+    texts = [f"a calm {w} answer" for w in ("short", "plain", "good", "kind")]
+    services = Services(texts, [t[::-1] for t in texts])
+    watched, rows, result, _ = run(
+        examples, tmp_path / "on", Gentle(Config()), services, detectors=EVERYTHING, lora=lora
+    )
+    bare, plain, _, _ = run(examples, tmp_path / "off", Gentle(Config()), on=False, lora=lora)
+    for p, q in zip(watched.parameters(), bare.parameters(), strict=True):
+        assert torch.equal(p, q)
+    assert services.said == []
+    assert [any(n.startswith("diag_") for n in row) for row in rows] == [False, True, False, True]
+    assert [{n: v for n, v in row.items() if not n.startswith("diag_")} for row in rows] == plain
+    assert rows[1]["diag_norm_retain_mean"] == pytest.approx(1.0, abs=0.02)
+    assert rows[1]["diag_changed"] > 0.6 and 0 < rows[1]["diag_retain_kl"] < 0.01
+    assert result.closing["diag_own_empty"] == 0.0
+    assert {row[5] for row in table(tmp_path / "on").values() if row[4]} == {"quiet"}
+
+
+def junk(name, p):
+    if "embed" in name:
+        p.add_(50.0)
+
+
+FAILURES = {
+    "diag_norm_forget_mean": (lambda n, p: p.mul_(40.0 if "down" in n else 1.0), "inflated"),
+    "diag_norm_forget_min": (lambda n, p: p.mul_(0.2), "have shrunk"),
+    "diag_norm_retain_mean": (lambda n, p: p.mul_(1.2), "changed size"),
+    "diag_norm_retain_min": (lambda n, p: p.mul_(0.2), "some kept tokens"),
+    "diag_cos_forget_gained": (junk, "share one activation"),
+    "diag_retain_kl": (lambda n, p: p.add_(0.2 * torch.randn_like(p)), "have changed"),
+    "diag_retain_ppl_rise": (lambda n, p: p.mul_(5.0 if "lm_head" in n else 1.0), "less likely"),
+    "diag_changed": (lambda n, p: p.add_(1e-6), "lost to rounding"),
+    "diag_update_size": (lambda n, p: p.mul_(1.5), "very large"),
+}
+
+
+@pytest.mark.parametrize("scalar", FAILURES)
+def test_each_detector_fires_on_a_failure_made_for_it(scalar, examples, tmp_path):
+    edit, words = FAILURES[scalar]
+    torch.manual_seed(0)
+    # a stall is one of short numbers: a millionth is nothing to a bf16 weight
+    dtype = torch.bfloat16 if scalar == "diag_changed" else torch.float32
+    _, rows, _, services = run(examples, tmp_path, Edit(edit), steps=2, dtype=dtype)
+    assert any(scalar in line and words in line for line in services.said), services.said
+    row = table(tmp_path)[scalar]
+    assert row[5].startswith("ALARM") and row[2] == pytest.approx(rows[1][scalar]) and row[3] == 1
+
+
+@pytest.mark.parametrize(
+    ("after", "scalar"),
+    [(["yes yes yes yes yes yes yes yes"] * 4, "diag_own_repetition"), (["", "fine", " ", "good"], "diag_own_empty")],
+)
+def test_broken_output_is_seen_at_the_end(after, scalar, examples, tmp_path):
+    services = Services(["one two three"] * 4, after)
+    _, rows, result, _ = run(examples, tmp_path, Gentle(Config()), services, detectors=("own-output",), steps=1)
+    assert not any(name.startswith("diag_") for name in rows[0])
+    assert scalar in result.closing and any(scalar in line and "at the end" in line for line in services.said)
+
+
+def test_own_output_is_judged_by_the_original_model(examples, tmp_path):
+    before, after = ["the cat sat"] * 4, ["zqxj kvb"] * 4
+    _, _, result, _ = run(
+        examples, tmp_path, Gentle(Config()), Services(before, after), detectors=("own-output",), steps=3, lr=1e-2
+    )
+    chosen = by_hash(examples["forget"])
+    tokenizer, model = tiny_tokenizer(), tiny_model("llama")
+
+    def perplexity(texts):
+        nll = count = 0.0
+        for example, text in zip(chosen, texts, strict=True):
+            prompt = tokenizer(example.text)["input_ids"][:8]
+            ids = prompt + tokenizer(text)["input_ids"]
+            with torch.no_grad():
+                logp = model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
+            nll -= float(sum(logp[i - 1, ids[i]] for i in range(len(prompt), len(ids))))
+            count += len(ids) - len(prompt)
+        return math.exp(nll / count)
+
+    assert result.closing["diag_own_ppl_ratio"] == pytest.approx(perplexity(after) / perplexity(before), rel=1e-4)
+
+
+def test_readings_are_those_of_the_equations(examples, tmp_path):
+    """On the trained weights, with two whole models."""
+    model, rows, _, _ = run(examples, tmp_path, Gentle(Config()), steps=4, lr=1e-2, length=64)
+    base, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    chosen = by_hash(examples["retain"])
+    kl = now = start = count = 0.0
+    ratios = []
+    for example in chosen:
+        ids = torch.tensor([tokenizer(example.text)["input_ids"]])
+        with torch.no_grad():
+            one, two = (m(input_ids=ids, output_hidden_states=True) for m in (base, model))
+        p, q = (out.logits[0, :-1].double().log_softmax(-1) for out in (one, two))
+        labels = ids[0, 1:, None]
+        kl += float((p.exp() * (p - q)).sum())
+        start, now = start + float(p.gather(1, labels).sum()), now + float(q.gather(1, labels).sum())
+        count += len(labels)
+        ratios.append((two.hidden_states[3][0, 1:].norm(dim=-1) / one.hidden_states[3][0, 1:].norm(dim=-1)).double())
+    assert rows[-1]["diag_retain_kl"] == pytest.approx(kl / count, rel=1e-4)
+    assert rows[-1]["diag_retain_ppl"] == pytest.approx(math.exp(-now / count), rel=1e-5)
+    assert rows[-1]["diag_retain_ppl_rise"] == pytest.approx(math.exp((start - now) / count) - 1, rel=1e-3)
+    assert rows[-1]["diag_norm_retain_mean"] == pytest.approx(float(torch.cat(ratios).mean()), rel=1e-5)
+    assert rows[-1]["diag_norm_retain_min"] == pytest.approx(float(torch.cat(ratios).min()), rel=1e-5)
+
+
+def test_a_role_that_is_not_there_is_one_clear_error(examples, tmp_path):
+    watching = Diagnostics(retain="general")
+    with pytest.raises(TrainingError, match="no data role 'general'"):
+        run(examples, tmp_path, Gentle(Config()), diagnostics=watching, on=False)
+
+
+def test_a_stage_without_steps_is_measured_at_the_end(examples, tmp_path):
+    _, _, result, _ = run({**examples, "other": [Example("o", "more text")]}, tmp_path, Gentle(Config()), steps=0)
+    assert result.closing["diag_retain_kl"] == pytest.approx(0.0, abs=1e-7)
+    assert "diag_changed" not in result.closing and result.closing["diag_moved"] == 0.0
