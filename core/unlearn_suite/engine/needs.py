@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from torch import nn
+
 from .objective import Requirements
 from .shape import ModelShape
 
@@ -23,3 +27,17 @@ def needed_parameters(shape: ModelShape, needs: Requirements) -> frozenset[str] 
         if (block is None and i < last) or (block is not None and block <= needs.reads)
     }
     return frozenset(found | set(needs.trainable))
+
+
+_BRING = "_bring_absent_parameters"
+
+
+def on_whole(model: nn.Module, bring: Callable[[], None]) -> None:
+    """`bring` puts every parameter of a model into memory that is not there."""
+    setattr(model, _BRING, bring)
+
+
+def make_whole(model: nn.Module) -> None:
+    """Have all parameters in memory: for work on the model's tensors themselves, which no forward pass announces."""
+    if bring := getattr(model, _BRING, None):
+        bring()

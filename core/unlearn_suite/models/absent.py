@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..engine.needs import on_whole
 from ..engine.shape import ModelShape
 from .folder import unusable
 from .memory import check_memory, too_large
@@ -33,6 +34,7 @@ class Absent:
         self._stored = dict(stored)
         self._stamps = {place.file.path: _stamp(place.file.path) for place in stored.values()}
         self.shape = ModelShape.of(model)
+        on_whole(model, self.bring)
         self._hooks: dict[str, RemovableHandle] = {}
         for path in {self._unit(name) for name in stored}:
             hook = partial(self._before_run, path)

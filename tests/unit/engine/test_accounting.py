@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -142,6 +145,14 @@ def test_a_step_that_raises_is_not_counted(make_batch):
     with pytest.raises(ZeroDivisionError), meter.step(0, {"forget": make_batch([3], seed=0)}):
         raise ZeroDivisionError
     assert (meter.cost().steps, meter.cost().flops, meter.cost().tokens_per_second) == (0, None, None)
+
+
+@pytest.mark.skipif(PeakMemory(CPU).kind != "resident", reason="the system cannot reset the high-water mark")
+def test_a_process_does_not_inherit_the_memory_of_the_one_that_started_it():
+    code = "import unlearn_suite.engine.accounting as a, torch; print(a.PeakMemory(torch.device('cpu')).peak())"
+    held = torch.ones(400 * 2**20 // 4) + 1
+    alone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(alone.stdout) < PeakMemory(CPU).peak() - held.nbytes // 4
 
 
 @pytest.mark.skipif(PeakMemory(CPU).kind != "resident", reason="the system cannot reset the high-water mark")

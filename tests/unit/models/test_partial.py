@@ -14,10 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from unlearn_suite import Requirements, models
+from unlearn_suite.engine.adversary import Adversary
 from unlearn_suite.engine.batch import Batch, Encoded, collate
 from unlearn_suite.engine.needs import needed_parameters
 from unlearn_suite.engine.replay import Replay
 from unlearn_suite.engine.shape import ModelShape
+from unlearn_suite.engine.views import ModelViews
 from unlearn_suite.errors import PrerequisiteError
 from unlearn_suite.models import memory
 from unlearn_suite.models.absent import Absent
@@ -151,6 +153,30 @@ def test_what_a_stage_needs():
     assert nothing == {"model.embed_tokens.weight", late}
     deepest = needed_parameters(shape, Requirements((), reads=3))
     assert set(shape.tensors) - deepest == {"model.norm.weight", "lm_head.weight"}
+
+
+@pytest.mark.parametrize("tensors", ["same", "lora", "all"])
+def test_an_attack_on_a_part_is_the_one_on_the_whole(tmp_path, tensors):
+    folder = sharded(tmp_path / "m")
+    model, absent = part(folder)
+
+    def attacked(model: Any) -> Any:
+        shape = ModelShape.of(model)
+        views = ModelViews(model, shape, shape.select("mlp_out", [READS]))
+        adversary = Adversary(views, torch.Generator().manual_seed(0), lambda text: None)
+        texts = (batch(), batch())
+
+        def loss(given: Batch) -> torch.Tensor:
+            return given.mean(views.policy.hidden(given, [READS])[READS].square().mean(-1))
+
+        return adversary.attack(
+            lambda k: loss(texts[0]), lambda: loss(texts[1]), lr=0.1, readouts={1: 0.5, 2: 0.5}, tensors=tensors
+        )
+
+    found, expected = attacked(model), attacked(models.load({"path": str(folder)}, torch.float32, "cpu")[0])
+    assert found.outer_losses == expected.outer_losses and found.displacement == expected.displacement
+    assert all(torch.equal(found.gradient[name], g) for name, g in expected.gradient.items())
+    assert bool(absent.names) == (tensors == "same")
 
 
 # --- no byte of the rest

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..needs import make_whole
 from ..optim import global_norm
 from ..views import ModelViews
 from .side_adapters import side_adapters
@@ -51,6 +52,8 @@ class Space:
 @contextmanager
 def opened(views: ModelViews, tensors: InnerTensors, rank: int, generator: torch.Generator) -> Iterator[Space]:
     """The space of an attack. Both views know inside what may have changed; the reference stays what it was."""
+    if tensors != "same":
+        make_whole(views.replay.model)
     with ExitStack() as stack:
         if tensors == "lora":
             moved = stack.enter_context(side_adapters(views.replay, rank, generator))
