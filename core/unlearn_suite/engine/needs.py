@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import nn
 
+from ..specs import Train
 from .objective import Requirements
 from .shape import ModelShape
+
+TO_THE_END = frozenset({"retain-kl", "retain-perplexity", "own-output"})
+"""detectors that read the model's predictions"""
+
+
+def with_watchers(needs: Requirements, train: Train) -> Requirements:
+    """The requirements of an objective together with those of the stage's detectors and guard."""
+    detectors = train.diagnostics.detectors if train.diagnostics else ()
+    watched = train.stop is not None or not TO_THE_END.isdisjoint(detectors)
+    return replace(needs, logits=needs.logits or watched)
 
 
 def needed_parameters(shape: ModelShape, needs: Requirements) -> frozenset[str] | None:
@@ -24,7 +36,7 @@ def needed_parameters(shape: ModelShape, needs: Requirements) -> frozenset[str] 
     found = {
         name
         for i, (name, block) in enumerate(zip(names, blocks, strict=True))
-        if (block is None and i < last) or (block is not None and block <= needs.reads)
+        if (block is None and (i < last or needs.head)) or (block is not None and block <= needs.reads)
     }
     return frozenset(found | set(needs.trainable))
 

@@ -25,13 +25,15 @@ class Requirements:
 
     `trainable`: full parameter names (use `shape.select`). `reads`: deepest block (0-based) whose output
     the objective reads, -1 for none. `logits`: whether it reads logits or token log-probs.
-    `reference`: whether it reads the frozen base model.
+    `reference`: whether it reads the frozen base model. `head`: whether it puts vectors through the LM head
+    (`View.unembed`), which needs no block.
     """
 
     trainable: tuple[str, ...]
     reads: int
     logits: bool = False
     reference: bool = True
+    head: bool = False
 
 
 @dataclass

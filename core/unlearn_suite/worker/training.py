@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine import checkpoint, patch
 from ..engine.loop import StageJob, run_stage
-from ..engine.needs import needed_parameters
+from ..engine.needs import needed_parameters, with_watchers
 from ..engine.objective import Objective, Scalars
 from ..engine.shape import ModelShape
 from ..plugins import Entry, blame, load_target
@@ -101,7 +101,8 @@ def _stage_needs(cell: Cell, index: int, catalog: Catalog) -> Choose:
     def choose(shape: ModelShape) -> frozenset[str] | None:
         objective, entry = _objective(cell, index, catalog)
         with blame(entry):
-            return needed_parameters(shape, objective.requirements(shape))
+            needs = objective.requirements(shape)
+        return needed_parameters(shape, with_watchers(needs, Train(**cell.stages[index]["train"])))
 
     return choose
 

@@ -15,7 +15,7 @@ from unlearn_suite import Example
 from unlearn_suite.engine.loop import StageJob, StageResult, run_stage
 from unlearn_suite.specs import Train
 from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
-from unlearn_suite_toxicity.probe_directions import causal, corpus
+from unlearn_suite_toxicity.probe_directions import causal, corpus, probes
 from unlearn_suite_toxicity.probe_directions.config import ProbeDirectionsConfig
 from unlearn_suite_toxicity.probe_directions.objective import ProbeDirections
 
@@ -113,8 +113,12 @@ def run_probe_stage(
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Callable[..., Ran]:
-    """`stage(**options)` runs one in a folder of its own; `stage("name", ...)` in that folder, to resume it."""
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """`stage(**options)` runs one in a folder of its own; `stage("name", ...)` in that folder, to resume it.
+
+    One regularisation strength instead of the whole path: what is chosen of it is tested by itself.
+    """
+    monkeypatch.setattr(probes.fit, "__defaults__", ((1e-2,),))
     count = iter(range(100))
 
     def run(folder: str = "", **options: Any) -> Ran:

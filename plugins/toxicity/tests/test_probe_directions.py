@@ -132,7 +132,7 @@ def test_the_orthogonal_term_is_blind_to_motion_along_v():
 @pytest.mark.parametrize("loss", ["hinge", "counterfactual"])
 @pytest.mark.parametrize("direction", ["logistic", "diffmean"])
 def test_the_projection_falls_and_only_the_named_tensors_change(stage, loss, direction):
-    ran = stage(loss=loss, direction=direction, kl_weight=1.0, train={"steps": 15})
+    ran = stage(loss=loss, direction=direction, kl_weight=1.0, train={"steps": 10})
     rows, result = ran.rows, ran.result
     assert ran.services.calls == 1
     assert rows[0]["retain"] == 0.0

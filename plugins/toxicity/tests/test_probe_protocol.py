@@ -13,7 +13,7 @@ from unlearn_suite.testing.tiny import tiny_tokenizer
 from unlearn_suite_toxicity.probe_directions import probes
 from unlearn_suite_toxicity.probe_directions.config import ProbeDirectionsConfig
 from unlearn_suite_toxicity.probe_directions.directions import Raw, gram_schmidt, measure, raw_axes
-from unlearn_suite_toxicity.probe_directions.features import Features
+from unlearn_suite_toxicity.probe_directions.features import Features, Reader
 from unlearn_suite_toxicity.probe_directions.lengths import bin_of, same_lengths
 
 D = 10
@@ -124,18 +124,14 @@ def test_equal_lengths_give_equal_histograms():
     assert bins == sorted(bins) and bins[:16] == list(range(1, 17)) and bin_of(32) - bin_of(16) == 5
 
 
-@pytest.mark.parametrize(
-    ("pool", "rows"),
-    [("mean-response", 1), ("last", 1), ("mean-all", 1), ("token", 5)],
-)
-def test_pooling_reads_what_it_says(stage, pool, rows):
-    ran = stage(pool=pool, train={"steps": 0})
-    reader, view = ran.objective.steering.reader, ran.objective.ctx.reference
-    example = Example("e", " damn", "Hey")
-    block = next(iter(reader.blocks))
-    found, owners = reader._read(view, [example, Example("f", " a long day", "You")], reader._pool)
-    batch = next(ran.objective.ctx.encode("probe", [example]).chunks(1))
-    h = view.hidden(batch, [block])[block][0].double()
-    expected = {"mean-response": h[3:8].mean(0), "last": h[7], "mean-all": h[1:8].mean(0), "token": h[3:8]}[pool]
-    torch.testing.assert_close(found[block][:rows].double(), expected.reshape(rows, -1), rtol=1e-5, atol=1e-5)
-    assert len(owners) == len(found[block]) and owners[0] is example
+def test_pooling_reads_what_it_says(stage):
+    ctx = stage(train={"steps": 0}).objective.ctx
+    example, block = Example("e", " damn", "Hey"), 1
+    h = ctx.reference.hidden(next(ctx.encode("probe", [example]).chunks(1)), [block])[block][0].double()
+    expected = {"mean-response": h[3:8].mean(0), "last": h[7], "mean-all": h[1:8].mean(0), "token": h[3:8]}
+    for pool, rows in expected.items():
+        reader = Reader(ctx, [block], pool)
+        found, owners = reader._read(ctx.reference, [example, Example("f", " a long day", "You")], reader._pool)
+        rows = rows.reshape(-1, len(h[0]))
+        torch.testing.assert_close(found[block][: len(rows)].double(), rows, rtol=1e-5, atol=1e-5)
+        assert len(owners) == len(found[block]) and owners[: len(rows)] == [example] * len(rows)

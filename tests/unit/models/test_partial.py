@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from unlearn_suite import Requirements, models
 from unlearn_suite.engine.adversary import Adversary
 from unlearn_suite.engine.batch import Batch, Encoded, collate
-from unlearn_suite.engine.needs import needed_parameters
+from unlearn_suite.engine.needs import needed_parameters, with_watchers
 from unlearn_suite.engine.replay import Replay
 from unlearn_suite.engine.shape import ModelShape
 from unlearn_suite.engine.views import ModelViews
@@ -24,7 +24,7 @@ from unlearn_suite.errors import PrerequisiteError
 from unlearn_suite.models import memory
 from unlearn_suite.models.absent import Absent
 from unlearn_suite.models.tensor_file import TensorFile
-from unlearn_suite.specs import Example
+from unlearn_suite.specs import Example, Train
 from unlearn_suite.testing.tiny import ARCHITECTURES, save_tiny, tiny_model, tiny_tokenizer
 
 READS = 1
@@ -151,6 +151,11 @@ def test_what_a_stage_needs():
     assert needed_parameters(shape, Requirements((), reads=3, logits=True)) is None
     nothing = needed_parameters(shape, Requirements((late,), reads=-1))
     assert nothing == {"model.embed_tokens.weight", late}
+    with_head = needed_parameters(shape, Requirements((late,), reads=-1, head=True))
+    assert with_head - nothing and all(shape.block_of(name) is None for name in with_head - nothing)
+    for watching in ({"stop": {"retain_kl": 1}}, {"diagnostics": {"detectors": ["retain-kl"]}}):
+        assert with_watchers(Requirements((), reads=0), Train(**watching)).logits
+    assert not with_watchers(Requirements((), reads=0), Train(diagnostics={"detectors": ["update"]})).logits
     deepest = needed_parameters(shape, Requirements((), reads=3))
     assert set(shape.tensors) - deepest == {"model.norm.weight", "lm_head.weight"}
 

@@ -40,6 +40,7 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
             trainable=shape.select("mlp_out", trained) + shape.select("attn_out", trained),
             reads=blocks[-1],
             logits=self.config.kl_weight > 0 or self.config.ce_weight > 0 or self.config.needs_causal,
+            head=True,
         )
 
     def _blocks(self, shape: ModelShape) -> list[int]:
