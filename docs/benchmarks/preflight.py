@@ -118,7 +118,7 @@ def predict(args: argparse.Namespace, case: Case) -> dict[str, float]:
     plan = StagePlan(case.objective, case.options, ("forget", "retain"), examples(case.length))
     family = Family(full, case.dtype)
     found = estimate_stage(family, tokenizer, plan)
-    peak = max(found.peak_bytes["setup"], found.peak_bytes["train"])
+    peak = max(found.resident_bytes["setup"], found.resident_bytes["train"])
     if found.basis != "traced":
         print(f"{case.name}: {found.note}", file=sys.stderr)
     return {"flops": found.flops, "peak": before + peak, "added": peak - family.weight_bytes()}

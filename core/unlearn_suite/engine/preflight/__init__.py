@@ -7,7 +7,8 @@ comes from the model, and which of its widths it is made of follows from the rat
 at full width, and playing the notes back gives the peak. Nobody has to declare what an objective costs.
 """
 
+from .record import Measured, Recorder, play
 from .stage import StageEstimate, StagePlan, estimate_stage
 from .twin import Family
 
-__all__ = ["Family", "StageEstimate", "StagePlan", "estimate_stage"]
+__all__ = ["Family", "Measured", "Recorder", "StageEstimate", "StagePlan", "estimate_stage", "play"]

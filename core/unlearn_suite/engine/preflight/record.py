@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from ..accounting import operator_flops
+from .heap import Heap
 from .scale import Scale
 
 # Operators whose kernel holds one more copy of its first argument while it runs.
@@ -104,11 +105,11 @@ def _aliases(func: Any) -> bool:
 
 @dataclass(frozen=True)
 class Measured:
-    """At full width, by phase: most bytes in use at once, bytes in use at its end, and FLOPs. `doubtful`: the largest
-    share of a phase's peak whose widths are not known."""
+    """At full width, by phase: most bytes in use at once, most bytes that a process on Linux keeps resident for them,
+    and FLOPs. `doubtful`: the largest share of a phase's peak whose widths are not known."""
 
     peak: Mapping[str, float]
-    after: Mapping[str, float]
+    resident: Mapping[str, float]
     flops: Mapping[str, float]
     doubtful: float
 
@@ -123,23 +124,30 @@ def play(tapes: Sequence[Tape], scale: Scale) -> Measured:
     for (phase, _, x), (_, _, y) in zip(a.flops, b.flops, strict=True):
         flops[phase] += scale.full(x, y)[0]
     peak: dict[str, float] = defaultdict(float)
-    after: dict[str, float] = {}
-    phases = deque(a.phases)
+    resident: dict[str, float] = defaultdict(float)
+    phases, phase, heap = deque(a.phases), "", Heap()
     now = doubt = worst = 0.0
-    phase = ""
     for place, move in enumerate([*a.moves, 0]):
         while phases and phases[0][0] == place:
-            after[phase], phase = now, phases.popleft()[1]
+            phase = phases.popleft()[1]
             peak[phase] = max(peak[phase], now)
+            resident[phase] = max(resident[phase], heap.resident)
         if not move:
             break
-        size, sure = sizes[abs(move) - 1]
-        now += size if move > 0 else -size
-        doubt += 0.0 if sure else size if move > 0 else -size
+        number = abs(move) - 1
+        size, sure = sizes[number]
+        if move > 0:
+            heap.take(number, round(size))
+        else:
+            heap.give(number)
+            size = -size
+        now += size
+        doubt += 0.0 if sure else size
+        resident[phase] = max(resident[phase], heap.resident)
         if now > peak[phase]:
             peak[phase] = now
             worst = max(worst, doubt / max(now, 1.0))
-    return Measured(dict(peak), after, dict(flops), worst)
+    return Measured(dict(peak), dict(resident), dict(flops), worst)
 
 
 def _first_difference(a: Tape, b: Tape) -> str:

@@ -42,7 +42,8 @@ class StagePlan:
 class StageEstimate:
     """Bytes and FLOPs of a stage.
 
-    `peak_bytes` by phase (setup, train, finish) is what torch has allocated, weights included. `flops`: of all steps;
+    `peak_bytes` by phase (setup, train, finish) is what torch has allocated, weights included; `resident_bytes` what
+    a Linux process keeps in RAM for it when it trains on the CPU (`heap.py`). `flops`: of all steps;
     `setup_flops`: of `setup` and `finish`. `host_bytes`: what a checkpoint takes in RAM while it is written.
     `checkpoint_bytes`: of one; `checkpoint_disk`: of all that lie there at once. `patch_bytes`: of the result.
     `basis`: "traced" (the objective itself ran on the twins) or "declared" (it could not, for the reason in
@@ -51,6 +52,7 @@ class StageEstimate:
     """
 
     peak_bytes: Mapping[str, int]
+    resident_bytes: Mapping[str, int]
     flops: int
     setup_flops: int
     trained: int
@@ -105,16 +107,17 @@ class _Traced:
         state = sum(scale.full(a, b)[0] for a, b in zip(runs[0].state, runs[1].state, strict=True))
         saves = (self.plan.train.steps - 1) // self.plan.train.save_every
         weights = self.family.weight_bytes()
-        train = [name for name, _ in _to_run(kinds)]
-        peaks = {
-            "setup": measured.peak["setup"],
-            "train": max([measured.peak[n] for n in train] + [measured.peak["checkpoint"] if saves else 0.0]),
-            "finish": measured.peak["finish"],
-        }
+        train = [name for name, _ in _to_run(kinds)] + (["checkpoint"] if saves else [])
+        phases = {"setup": ["setup"], "train": train, "finish": ["finish"]}
+
+        def peaks(of: Mapping[str, float]) -> dict[str, int]:
+            return {name: round(weights + max((of[n] for n in parts), default=0.0)) for name, parts in phases.items()}
+
         trained = [self.family.shape.tensors[n] for n in runs[0].names]
         numbers = sum(torch.Size(shape).numel() for shape in trained)
         return StageEstimate(
-            peak_bytes={name: round(weights + value) for name, value in peaks.items()},
+            peak_bytes=peaks(measured.peak),
+            resident_bytes=peaks(measured.resident),
             flops=round(self._flops(kinds, measured)),
             setup_flops=round(measured.flops.get("setup", 0.0) + measured.flops.get("finish", 0.0)),
             trained=numbers,
