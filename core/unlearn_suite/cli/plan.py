@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from .estimate import as_json as to_json
+from .estimate import estimate_option, estimates, exit_code, print_estimates
 from .options import debug_option, json_option, open_plan, plan_argument, plugin_option, print_json
+
+if TYPE_CHECKING:
+    from ..worker.estimate import CellEstimate
 
 
 @click.group()
@@ -17,17 +23,34 @@ def plan() -> None:
 @plan.command()
 @plan_argument
 @plugin_option
+@estimate_option
+@json_option
 @debug_option
-def check(plan_file: Path, plugin_files: tuple[Path, ...]) -> None:
-    """Tell everything that is wrong in PLAN. Runs nothing."""
-    resolved, _ = open_plan(plan_file, plugin_files)
+def check(plan_file: Path, plugin_files: tuple[Path, ...], estimate: bool, as_json: bool) -> int:
+    """Tell everything that is wrong in PLAN. Runs nothing.
+
+    With --estimate also what each cell takes and whether it fits here; the exit code is 4 when one does not.
+    """
+    resolved, catalog = open_plan(plan_file, plugin_files)
     counts = [
         _count(len(resolved.problems), "problem"),
         _count(len(resolved.models), "model"),
         _count(len(resolved.arms), "arm"),
         _count(len(resolved.seeds), "seed"),
     ]
-    click.echo(f"{plan_file}: fine ({', '.join(counts)})")
+    if not as_json:
+        click.echo(f"{plan_file}: fine ({', '.join(counts)})")
+    found: list[CellEstimate] = []
+    if estimate:
+        from .. import models
+        from ..study import build_cells
+
+        found = estimates(build_cells(resolved, identity=models.identity), catalog, Path())
+        if not as_json:
+            print_estimates(found)
+    if as_json:
+        print_json({"plan": str(plan_file), "fine": True, **({"cells": to_json(found)} if estimate else {})})
+    return exit_code(found)
 
 
 def _count(number: int, word: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from ..errors import GATE, INTERRUPTED, OK, TERMINATED, GateError, PlanError
+from .estimate import estimate_option, estimates, exit_code, print_estimates
 from .options import debug_option, debugging, json_option, open_plan, plan_argument, plugin_option, print_json
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..plugins import Catalog
     from ..store import RunDir
     from ..study import Cell
+    from ..worker.estimate import CellEstimate
 
 
 @click.command()
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--only", metavar="GLOB", help="Only cells whose folder name matches, such as '*.cosine-rmu.s0.*'.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Do at most N of the cells that are not done.")
 @click.option("--dry-run", is_flag=True, help="List the cells and what is done; run nothing.")
+@estimate_option
 @json_option
 @debug_option
 def run(
@@ -42,6 +45,7 @@ def run(
     only: str | None,
     limit: int | None,
     dry_run: bool,
+    estimate: bool,
     as_json: bool,
 ) -> int:
     """Run what PLAN asks for and is not done yet.
@@ -58,9 +62,12 @@ def run(
     cells = build_cells(plan, identity=models.identity)
     path = runs / plan.name
     chosen = _limited(_matching(cells, only), path, limit)
+    if estimate and not dry_run:
+        raise click.UsageError("--estimate goes with --dry-run")
     if dry_run:
-        _list(chosen, path, as_json)
-        return 0
+        found = estimates([c for c in chosen if _state(c, path) != "done"], catalog, path) if estimate else None
+        _list(chosen, path, found, as_json)
+        return exit_code(found or ())
     with RunDir.open(runs, plan.name) as run_dir:
         heads = [{"id": cell.id, "folder": cell.folder} for cell in cells]
         run_dir.save_plan(plan.path.read_text(encoding="utf-8"), {**resolved(plan), "cells": heads})
@@ -103,16 +110,20 @@ def _state(cell: Cell, path: Path) -> str:
     return str(status.get("state", "pending"))
 
 
-def _list(cells: list[Cell], path: Path, as_json: bool) -> None:
+def _list(cells: list[Cell], path: Path, found: list[CellEstimate] | None, as_json: bool) -> None:
     states = [(cell, _state(cell, path)) for cell in cells]
     if as_json:
-        print_json([{"id": cell.id, "state": state, "folder": f"cells/{cell.folder}"} for cell, state in states])
+        costs = {e.id: {"estimate": e.to_json()} for e in found or ()}
+        shown = [{"id": c.id, "state": s, "folder": f"cells/{c.folder}", **costs.get(c.id, {})} for c, s in states]
+        print_json(shown)
         return
     width = max(len(state) for _, state in states)
     for cell, state in states:
         click.echo(f"{state:{width}}  {cell.id}  {cell.folder}")
     to_do = sum(state != "done" for _, state in states)
     click.echo(f"{len(cells)} cells, {to_do} to do, in {path}")
+    if found is not None:
+        print_estimates(found)
 
 
 def _run(cells: list[Cell], run_dir: RunDir, catalog: Catalog, workers: int, files: list[Path], stream: TextIO) -> int:

@@ -221,10 +221,14 @@ class FlopCount(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        formula = _FORMULAS.get(getattr(func, "_overloadpacket", func))
-        if formula is not None:
-            self.flops += int(formula(*args, **kwargs, out_val=out))
+        self.flops += operator_flops(func, args, kwargs, out)
         return out
+
+
+def operator_flops(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> int:
+    """FLOPs of one call of an operator, 0 for those that are not counted."""
+    formula = _FORMULAS.get(getattr(func, "_overloadpacket", func))
+    return int(formula(*args, **kwargs, out_val=out)) if formula is not None else 0
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:

@@ -17,6 +17,7 @@ from ..specs import Example, Train
 from .adversary import Adversary
 from .batch import Batch, RoleData, encode
 from .edits import Edit, EditedView
+from .fitting import Start, until_it_fits
 from .objective import Loss, Scalars
 from .optim import Optimizer, global_norm
 from .shape import ModelShape
@@ -65,11 +66,15 @@ class StageContext:
     services: Services
     device: torch.device
     step_index: int = 0
+    updates: int = 0
     optimizer: Optimizer = field(init=False)
     report: StageReport = field(init=False)
+    micro_batch: int | None = field(init=False)
+    """examples per role and forward pass: the plan's, or fewer where they did not fit into memory"""
 
     def __post_init__(self) -> None:
         self.report = StageReport(self.artifacts)
+        self.micro_batch = self.train.micro_batch
         self.optimizer = Optimizer(self.views.trainable, self.train)
 
     @property
@@ -117,9 +122,13 @@ class StageContext:
     def backward(self, loss: Callable[[Mapping[str, Batch]], Loss], batch: Mapping[str, Batch]) -> Scalars:
         """Add the gradient of `loss(batch)` to `.grad`, cut into micro-batches as the plan asks.
 
-        Returns the parts, their weighted sum `loss`, and the loss's own scalars. Raises `TrainingError` when
-        a part is not finite.
+        Returns the parts, their weighted sum `loss`, and the loss's own scalars. When memory runs out it begins
+        again with half the micro-batch. Raises `TrainingError` when a part is not finite.
         """
+        rows = max(len(b.examples) for b in batch.values())
+        return until_it_fits(self, rows, Start(self), lambda: self._backward(loss, batch))
+
+    def _backward(self, loss: Callable[[Mapping[str, Batch]], Loss], batch: Mapping[str, Batch]) -> Scalars:
         total: Scalars = {}
         for micro in self._micro_batches(batch):
             result = loss(micro)
@@ -135,13 +144,14 @@ class StageContext:
 
     def update(self) -> Scalars:
         """Clip, step the optimizer, clear gradients."""
+        self.updates += 1
         scalars = self.optimizer.step(self.step_index)
         self._check_finite(scalars)
         self.policy.clear()
         return scalars
 
     def _micro_batches(self, batch: Mapping[str, Batch]) -> list[dict[str, Batch]]:
-        size = self.train.micro_batch
+        size = self.micro_batch
         if size is None:
             return [dict(batch)]
         pieces = {role: b.split(size) for role, b in batch.items()}

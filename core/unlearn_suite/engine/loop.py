@@ -15,11 +15,12 @@ from ..errors import TrainingError
 from ..specs import Example, Train
 from . import checkpoint
 from .accounting import Meter, StageCost
-from .batch import make_roles
+from .batch import Batch, make_roles
 from .context import Services, StageContext
+from .fitting import Start, until_it_fits
 from .held_out import hold_out
 from .lora import Adapters
-from .objective import Objective, Scalars
+from .objective import Objective, Requirements, Scalars
 from .shape import ModelShape
 from .views import ModelViews
 from .watch import Watch
@@ -65,16 +66,7 @@ def run_stage(model: nn.Module, tokenizer: Any, job: StageJob) -> StageResult:
     Resumes from the newest whole checkpoint. Raises `TrainingError` on a loss that is not finite. Whatever is
     raised, the model is then as it was before the stage.
     """
-    model.eval()
-    shape = ModelShape.of(model)
-    with job.guard():
-        needs = job.objective.requirements(shape)
-    for name in needs.trainable:
-        if name not in shape.tensors:
-            raise TrainingError(f"the objective wants to train {name!r}, which the model lacks", code="no-such-tensor")
-    adapters = Adapters(model, needs.trainable, job.train.lora, job.seed) if job.train.lora else None
-    views = ModelViews(model, shape, adapters.names if adapters else needs.trainable)
-    views.replay.checkpoint_blocks = job.train.recompute
+    views, adapters, needs = open_views(model, job)
     try:
         result = _run(tokenizer, job, views, next(model.parameters()), needs.reads)
         if adapters and not result.stopped:
@@ -88,6 +80,21 @@ def run_stage(model: nn.Module, tokenizer: Any, job: StageJob) -> StageResult:
     return replace(result, original=adapters.merge() if adapters else views.original)
 
 
+def open_views(model: nn.Module, job: StageJob) -> tuple[ModelViews, Adapters | None, Requirements]:
+    """The two views that the objective asks for, over adapters where the plan wants them, and its requirements."""
+    model.eval()
+    shape = ModelShape.of(model)
+    with job.guard():
+        needs = job.objective.requirements(shape)
+    for name in needs.trainable:
+        if name not in shape.tensors:
+            raise TrainingError(f"the objective wants to train {name!r}, which the model lacks", code="no-such-tensor")
+    adapters = Adapters(model, needs.trainable, job.train.lora, job.seed) if job.train.lora else None
+    views = ModelViews(model, shape, adapters.names if adapters else needs.trainable)
+    views.replay.checkpoint_blocks = job.train.recompute
+    return views, adapters, needs
+
+
 def _undo(views: ModelViews, adapters: Adapters | None) -> None:
     views.restore()
     if adapters:
@@ -97,7 +104,7 @@ def _undo(views: ModelViews, adapters: Adapters | None) -> None:
 def _run(tokenizer: Any, job: StageJob, views: ModelViews, like: Tensor, block: int) -> StageResult:
     """Set up, resume, train, finish; `like` tells device and dtype, `block` the deepest block that is read."""
     examples, held_out = hold_out(job.examples, job.train.stop)
-    ctx = _context(tokenizer, replace(job, examples=examples), views, like.device)
+    ctx = open_context(tokenizer, replace(job, examples=examples), views, like.device)
     meter = Meter(ctx.device, like.dtype, lambda: ctx.views.replay.block_calls)
     with meter.phase("setup"):
         with job.guard():
@@ -120,11 +127,10 @@ def _run(tokenizer: Any, job: StageJob, views: ModelViews, like: Tensor, block: 
 def _train(ctx: StageContext, job: StageJob, step: int, meter: Meter, watch: Watch) -> bool:
     """All steps from `step` on, or up to a collapse. False when a stop was asked for before the last one."""
     while step < job.train.steps:
-        ctx.step_index = step
-        batch = {role: ctx.draw(role, step) for role in job.required_roles}
+        batch = next_batch(ctx, job, step)
         watch.before(step)
         with meter.step(step, batch) as parts, job.guard():
-            scalars = job.objective.step(batch)
+            scalars = step_that_fits(ctx, job.objective, batch)
         ctx.views.clear()
         scalars = {**scalars, **watch.after(step)}
         step += 1
@@ -133,13 +139,26 @@ def _train(ctx: StageContext, job: StageJob, step: int, meter: Meter, watch: Wat
             return True
         stop = job.should_stop()
         if step < job.train.steps and (stop or step % job.train.save_every == 0):
-            checkpoint.save(job.checkpoints, job.index, step, _state(ctx, job, step, watch))
+            checkpoint.save(job.checkpoints, job.index, step, stage_state(ctx, job, step, watch))
         if stop and step < job.train.steps:
             return False
     return True
 
 
-def _context(tokenizer: Any, job: StageJob, views: ModelViews, device: torch.device) -> StageContext:
+def step_that_fits(ctx: StageContext, objective: Objective[Any], batch: Mapping[str, Batch]) -> Scalars:
+    """One step, in smaller pieces where memory runs out."""
+    rows = max(len(b.examples) for b in batch.values())
+    return until_it_fits(ctx, rows, Start(ctx, objective), lambda: objective.step(batch))
+
+
+def next_batch(ctx: StageContext, job: StageJob, step: int) -> dict[str, Batch]:
+    """Move to a step; its batch."""
+    ctx.step_index = step
+    return {role: ctx.draw(role, step) for role in job.required_roles}
+
+
+def open_context(tokenizer: Any, job: StageJob, views: ModelViews, device: torch.device) -> StageContext:
+    """What the objective sees of the stage, before its `setup`."""
     generator = torch.Generator().manual_seed(job.seed * 1_000_003 + job.index)
     pad_id = tokenizer.pad_token_id or 0
     roles = make_roles(tokenizer, job.examples, length=job.train.length, seed=job.seed, pad_id=pad_id)
@@ -158,12 +177,14 @@ def _context(tokenizer: Any, job: StageJob, views: ModelViews, device: torch.dev
     )
 
 
-def _state(ctx: StageContext, job: StageJob, step: int, watch: Watch) -> dict[str, Any]:
+def stage_state(ctx: StageContext, job: StageJob, step: int, watch: Watch) -> dict[str, Any]:
+    """Everything a checkpoint holds."""
     return {
         "step": step,
         "weights": {name: p.detach().clone() for name, p in ctx.trainable.items()},
         "optimizer": ctx.optimizer.state_dict(),
         "generator": ctx.generator.get_state(),
+        "micro_batch": ctx.micro_batch,
         "objective": job.objective.state_dict(),
         "watch": watch.state_dict(),
     }
@@ -179,6 +200,7 @@ def _resume(ctx: StageContext, job: StageJob, watch: Watch) -> int:
             ctx.trainable[name].copy_(weight)
     ctx.optimizer.load_state_dict(state["optimizer"])
     ctx.generator.set_state(state["generator"])
+    ctx.micro_batch = state["micro_batch"]
     with job.guard():
         job.objective.load_state_dict(state["objective"])
     watch.load_state_dict(state["watch"])

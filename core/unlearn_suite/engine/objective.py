@@ -62,7 +62,9 @@ class Objective(Generic[C]):
     """Lives for one stage of one cell. `step` owns forward, backward and update.
 
     Order of calls: `__init__(config)`, `requirements`, `setup`, (`load_state_dict` on resume), `step` for
-    every step, `finish`. Use `ctx.generator` for all randomness: it is saved and restored.
+    every step, `finish`. Use `ctx.generator` for all randomness: it is saved and restored. Change weights with
+    `ctx.update` only, at the end of a step: a step that runs out of memory before it is taken again from its start,
+    with a smaller `ctx.micro_batch`.
     """
 
     def __init__(self, config: C) -> None:

@@ -18,15 +18,24 @@ def hub_folder(repository: str, revision: str, say: Say = silent) -> Path:
     HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN mean what they mean to huggingface_hub. Raises
     `PrerequisiteError`.
     """
-    from huggingface_hub import snapshot_download
-
     say(f"looking up {repository} at {revision[:12]}")
-    try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=ALLOWED))
-    except Exception as error:
-        raise _explained(repository, revision, error) from error
+    folder = _snapshot(repository, revision, ALLOWED)
     check_folder(folder)
     return folder
+
+
+def small_files(repository: str, revision: str) -> Path:
+    """The local snapshot of a hub model with everything but its weights. Raises `PrerequisiteError`."""
+    return _snapshot(repository, revision, [pattern for pattern in ALLOWED if pattern != "*.safetensors"])
+
+
+def _snapshot(repository: str, revision: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except Exception as error:
+        raise _explained(repository, revision, error) from error
 
 
 def _explained(repository: str, revision: str, error: Exception) -> PrerequisiteError:

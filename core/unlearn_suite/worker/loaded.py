@@ -75,7 +75,7 @@ def borrowed_model(cell: Cell, progress: Progress, choose: Choose | None = None)
 def _load(cell: Cell, progress: Progress, choose: Choose | None) -> LoadedModel:
     if threads := cell.compute.get("threads"):
         torch.set_num_threads(int(threads))
-    device = _device(str(cell.compute.get("device", "auto")))
+    device = device_of(cell)
     key = canonical([cell.model_ref, cell.precision, str(device)])
     if key not in _held:
         _held.clear()
@@ -85,7 +85,9 @@ def _load(cell: Cell, progress: Progress, choose: Choose | None) -> LoadedModel:
     return _held[key]
 
 
-def _device(name: str) -> torch.device:
+def device_of(cell: Cell) -> torch.device:
+    """Where a cell runs. Raises `PrerequisiteError` for a GPU that is not there."""
+    name = str(cell.compute.get("device", "auto"))
     if name == "cuda" and not torch.cuda.is_available():
         raise PrerequisiteError(
             "the plan asks for cuda and torch finds no CUDA device",

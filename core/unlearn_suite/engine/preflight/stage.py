@@ -1,0 +1,209 @@
+"""Memory, disk and FLOPs of one stage, from its traces on the two twins."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_iter
+
+from ...errors import SuiteError
+from ...specs import Example, Train
+from ..checkpoint import KEEP
+from ..loop import StageJob, next_batch, open_context, open_views, stage_state
+from ..objective import Objective
+from .record import Measured, Recorder, Tape, TwinsDiffer, play
+from .skim import Kind, skim
+from .stand_in import Declared, FoldedTokenizer, Sampled, TwinServices
+from .twin import Family
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """A stage as the plan has it. `objective()` makes a new one on every call."""
+
+    objective: Callable[[], Objective[Any]]
+    train: Train
+    roles: Sequence[str]
+    examples: Mapping[str, Sequence[Example]]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """Bytes and FLOPs of a stage.
+
+    `peak_bytes` by phase (setup, train, finish) is what torch has allocated, weights included; `resident_bytes` what
+    a Linux process keeps in RAM for it when it trains on the CPU (`heap.py`). `flops`: of all steps;
+    `setup_flops`: of `setup` and `finish`. `host_bytes`: what a checkpoint takes in RAM while it is written.
+    `checkpoint_bytes`: of one; `checkpoint_disk`: of all that lie there at once. `patch_bytes`: of the result.
+    `basis`: "traced" (the objective itself ran on the twins) or "declared" (it could not, for the reason in
+    `note`: a plain objective with its `Requirements` ran in its place). `sampled`: what it has the model write in
+    `setup`. `doubtful`: largest share of a peak that is a guess.
+    """
+
+    peak_bytes: Mapping[str, int]
+    resident_bytes: Mapping[str, int]
+    flops: int
+    setup_flops: int
+    trained: int
+    host_bytes: int
+    checkpoint_bytes: int
+    checkpoint_disk: int
+    patch_bytes: int
+    basis: str
+    note: str = ""
+    sampled: tuple[Sampled, ...] = ()
+    doubtful: float = 0.0
+
+
+def estimate_stage(family: Family, tokenizer: Any, plan: StagePlan) -> StageEstimate:
+    """`tokenizer` None: four characters are taken to be a token.
+
+    Raises `SuiteError` when not even the objective's requirements can be had.
+    """
+    folded = FoldedTokenizer(tokenizer, family.vocabulary)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            return _Traced(family, folded, plan).estimate("traced")
+        except Exception as error:
+            needs = plan.objective().requirements(family.shape)
+            reason = str(error) if isinstance(error, SuiteError | TwinsDiffer) else f"{type(error).__name__}: {error}"
+        other = StagePlan(lambda: Declared(needs), plan.train, plan.roles, plan.examples, plan.seed)
+        return _Traced(family, folded, other).estimate("declared", " ".join(reason.split())[:200])
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One trace: its tape, the sizes of a checkpoint's tensors, and what was sampled."""
+
+    tape: Tape
+    state: list[int]
+    sampled: tuple[Sampled, ...]
+    names: tuple[str, ...]
+
+
+class _Traced:
+    def __init__(self, family: Family, tokenizer: FoldedTokenizer, plan: StagePlan) -> None:
+        self.family = family
+        self.tokenizer = tokenizer
+        self.plan = plan
+
+    def estimate(self, basis: str, note: str = "") -> StageEstimate:
+        with self._job() as (job, _):
+            kinds = skim(self.family.twin(0), self.tokenizer, job) if self.plan.train.steps else []
+        runs = [self._trace(which, kinds) for which in (0, 1)]
+        scale = self.family.scale
+        measured = play([run.tape for run in runs], scale)
+        state = sum(scale.full(a, b)[0] for a, b in zip(runs[0].state, runs[1].state, strict=True))
+        saves = (self.plan.train.steps - 1) // self.plan.train.save_every
+        weights = self.family.weight_bytes()
+        train = [name for name, _ in _to_run(kinds)] + (["checkpoint"] if saves else [])
+        phases = {"setup": ["setup"], "train": train, "finish": ["finish"]}
+
+        def peaks(of: Mapping[str, float]) -> dict[str, int]:
+            return {name: round(weights + max((of[n] for n in parts), default=0.0)) for name, parts in phases.items()}
+
+        trained = [self.family.shape.tensors[n] for n in runs[0].names]
+        numbers = sum(torch.Size(shape).numel() for shape in trained)
+        return StageEstimate(
+            peak_bytes=peaks(measured.peak),
+            resident_bytes=peaks(measured.resident),
+            flops=round(self._flops(kinds, measured)),
+            setup_flops=round(measured.flops.get("setup", 0.0) + measured.flops.get("finish", 0.0)),
+            trained=numbers,
+            host_bytes=round(2 * state) if saves else 0,
+            checkpoint_bytes=round(state),
+            checkpoint_disk=round(state * (min(saves, KEEP) + 1)) if saves else 0,
+            patch_bytes=numbers * self.family.dtype.itemsize,
+            basis=basis,
+            note=note,
+            sampled=runs[0].sampled,
+            doubtful=measured.doubtful,
+        )
+
+    def _flops(self, kinds: Sequence[Kind], measured: Measured) -> float:
+        """Each kind's steps cost what its largest one does, in proportion to their positions."""
+        return sum(
+            measured.flops.get(f"step {k.largest}", 0.0) * k.share * self.plan.train.steps * k.positions
+            / k.largest_positions
+            for k in kinds
+        )  # fmt: skip
+
+    def _trace(self, which: int, kinds: Sequence[Kind]) -> _Run:
+        model = self.family.twin(which)
+        recorder = Recorder()
+        with self._job() as (job, services), _no_collection(), recorder:
+            with recorder.phase("open"):
+                views, _ = open_views(model, job)
+                ctx = open_context(self.tokenizer, job, views, CPU)
+            with recorder.phase("setup"):
+                job.objective.setup(ctx)
+                ctx.views.clear()
+            gc.collect()
+            # The optimizer makes its state in the first step: the cheapest one is run twice.
+            for name, step in _to_run(kinds):
+                ctx.generator.manual_seed(step)  # a draw as long as a width has moved the twins apart
+                with recorder.phase(name):
+                    batch = next_batch(ctx, job, step)
+                    job.objective.step(batch)
+                ctx.views.clear()
+                del batch
+                gc.collect()
+            with recorder.phase("checkpoint"):
+                state = stage_state(ctx, job, 0)
+                sizes = [t.untyped_storage().nbytes() for t in tree_iter(state) if isinstance(t, Tensor)]
+                del state
+            with recorder.phase("finish"):
+                job.objective.finish()
+                ctx.views.clear()
+            names = job.objective.requirements(self.family.shape).trainable
+        return _Run(recorder.tape, sizes, tuple(services.sampled), names)
+
+    @contextmanager
+    def _job(self) -> Iterator[tuple[StageJob, TwinServices]]:
+        services = TwinServices(self.plan.examples)
+        with tempfile.TemporaryDirectory(prefix="unlearn-suite-") as folder:
+            yield (
+                StageJob(
+                    index=0,
+                    objective=self.plan.objective(),
+                    train=self.plan.train,
+                    required_roles=self.plan.roles,
+                    examples=self.plan.examples,
+                    seed=self.plan.seed,
+                    artifacts=Path(folder) / "artifacts",
+                    checkpoints=Path(folder) / "checkpoints",
+                    services=services,
+                    on_step=lambda step, scalars: None,
+                ),
+                services,
+            )
+
+
+def _to_run(kinds: Sequence[Kind]) -> list[tuple[str, int]]:
+    """(phase, step) of every step that is traced."""
+    return [("first step", kinds[0].largest), *((f"step {k.largest}", k.largest) for k in kinds)] if kinds else []
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """When garbage is collected must not depend on the twin."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+

@@ -1,0 +1,63 @@
+"""A model without its weights: built from its configuration on the meta device, with its tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import PrerequisiteError
+from ..plugins.registry import WheelAsset
+from .quiet import quiet_transformers
+from .refs import Ref, source_of
+
+
+def outline(ref: Ref) -> tuple[Any, Any]:
+    """(the causal LM on the meta device, its tokenizer). No weights are read or downloaded.
+
+    Of a hub model that is not here only configuration and tokenizer are fetched. Raises `PrerequisiteError` when
+    they cannot be had.
+    """
+    folder = _folder(ref)
+    trust = bool(ref.get("trust_remote_code", False))
+    with quiet_transformers():
+        from transformers import AutoConfig
+
+        from .load import _tokenizer
+
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
+        return on_meta(config, trust), _tokenizer(folder, trust)
+
+
+def on_meta(config: Any, trust: bool = False) -> Any:
+    """The model of a configuration, on the meta device, with the attention that `load` chooses."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    capped = getattr(config, "attn_logit_softcapping", None) is not None
+    for attention in ["eager"] if capped else ["sdpa", "eager"]:
+        try:
+            with torch.device("meta"):
+                return AutoModelForCausalLM.from_config(
+                    config, attn_implementation=attention, trust_remote_code=trust
+                ).eval()
+        except ValueError as error:
+            if attention == "eager" or "scaled_dot_product_attention" not in str(error):
+                raise
+    raise AssertionError("unreachable")
+
+
+def _folder(ref: Ref) -> Path:
+    source = source_of(ref)
+    if isinstance(source, Path):
+        return source
+    if isinstance(source, WheelAsset):
+        from .assets import asset_folder
+
+        folder = asset_folder(str(ref["asset"]), source)
+        if (folder / "config.json").is_file():
+            return folder
+        message = f"the model asset {ref['asset']!r} is not prepared yet, so its configuration is not known"
+        raise PrerequisiteError(message, code="not-here", hint=f"unlearn-suite models fetch {ref['asset']}")
+    from .hub import small_files
+
+    return small_files(source.hf, source.revision)

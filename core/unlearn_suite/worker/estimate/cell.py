@@ -1,0 +1,195 @@
+"""One cell: its stages and its metrics, the device it will run on, and whether it fits."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ...engine.accounting import PeakMemory
+from ...engine.preflight import Family, StageEstimate, StagePlan, estimate_stage
+from ...errors import SuiteError
+from ...evaluate.metric import Metric
+from ...models.memory import free_memory
+from ...models.outline import outline
+from ...plugins import blame, load_target
+from ...specs import MetricSpec, ObjectiveSpec, Train
+from ...study import canonical
+from ..inputs import Inputs
+from ..loaded import DTYPES, device_of
+from .counting import CountingModel
+from .scoring import ScoringEstimate, estimate_passes
+
+if TYPE_CHECKING:
+    from ...plugins import Catalog
+    from ...runner.progress import Progress
+    from ...study import Cell
+
+CUDA_CONTEXT = 600 * 2**20
+"""bytes that CUDA and its libraries take on a device beside torch's tensors (about; it depends on the device)"""
+
+
+@dataclass(frozen=True)
+class CellEstimate:
+    """What one cell takes. Bytes.
+
+    `device`: "cuda" or "cpu". `device_bytes`: the most on the device at once; on a CPU the resident memory of the
+    whole process. `host_bytes`: RAM beside a GPU (0 on a CPU: it is in `device_bytes`). `disk_bytes`: patches and
+    checkpoints. `flops`: by part (setup, train, score). `by_phase`: `device_bytes` by phase. `free_bytes`,
+    `free_disk`: what is free now. `fits`: None where that is not known. `notes`: what is only estimated.
+    """
+
+    id: str
+    folder: str
+    device: str
+    device_bytes: int
+    host_bytes: int
+    disk_bytes: int
+    flops: Mapping[str, int]
+    by_phase: Mapping[str, int]
+    free_bytes: int | None
+    free_disk: int
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def fits(self) -> bool | None:
+        if self.disk_bytes > self.free_disk:
+            return False
+        return None if self.free_bytes is None else self.device_bytes <= self.free_bytes
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "fits": self.fits}
+
+
+def estimate_cells(cells: Sequence[Cell], catalog: Catalog, disk: Path, progress: Progress) -> Iterator[CellEstimate]:
+    """One estimate per cell, in order. What cells share is computed once; seeds share everything."""
+    estimator = _Estimator(catalog, disk, progress)
+    for cell in cells:
+        yield estimator.cell(cell)
+
+
+class _Estimator:
+    def __init__(self, catalog: Catalog, disk: Path, progress: Progress) -> None:
+        self.catalog = catalog
+        self.disk = _existing(disk)
+        self.progress = progress
+        self._known: dict[str, Any] = {}
+        self._process = PeakMemory(torch.device("cpu")).peak() or 0
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        text = canonical(key)
+        if text not in self._known:
+            self._known[text] = make()
+        return self._known[text]
+
+    def cell(self, cell: Cell) -> CellEstimate:
+        device = device_of(cell)
+        inputs = Inputs(cell, self.catalog)
+        inputs.load(self.progress)
+        model, tokenizer = self._once(["model", cell.model_ref], lambda: outline(cell.model_ref))
+        family = self._once(["family", cell.model_ref, cell.precision], lambda: Family(model, DTYPES[cell.precision]))
+        key = [cell.model_ref, cell.precision, cell.data]
+        self.progress.begin(f"estimating {cell.arm}", None)
+        stages = [
+            self._once([*key, stage], lambda stage=stage: self._stage(stage, family, tokenizer, inputs))
+            for stage in cell.stages
+        ]
+        scoring, missing = self._once(
+            [*key, cell.metrics, [[vars(s) for s in stage.sampled] for stage in stages]],
+            lambda: self._scoring(cell, family, tokenizer, inputs, stages),
+        )
+        self.progress.end()
+        return self._sum(cell, device, stages, scoring, missing)
+
+    def _stage(self, stage: Mapping[str, Any], family: Family, tokenizer: Any, inputs: Inputs) -> StageEstimate:
+        entry = self.catalog.find("objective", stage["use"])
+        spec = entry.spec
+        assert isinstance(spec, ObjectiveSpec)
+        with blame(entry):
+            kind = load_target(spec.load)
+            plan = StagePlan(
+                lambda: kind(spec.config(**stage["with"])), Train(**stage["train"]), spec.roles, inputs.roles
+            )
+            return estimate_stage(family, tokenizer, plan)
+
+    def _scoring(
+        self, cell: Cell, family: Family, tokenizer: Any, inputs: Inputs, stages: Sequence[StageEstimate]
+    ) -> tuple[ScoringEstimate, list[str]]:
+        """Of the metrics, and of what stages have the model write in their setup."""
+        missing = []
+        model = CountingModel(family.full, tokenizer, batch_tokens=int(cell.compute.get("eval_tokens") or 2048))
+        for sampled in (s for stage in stages for s in stage.sampled):
+            model.generate(
+                sampled.prompts,
+                max_new_tokens=sampled.max_new_tokens,
+                n=sampled.n,
+                temperature=sampled.temperature,
+                top_p=sampled.top_p,
+            )
+        for entry in cell.metrics:
+            try:
+                examples = inputs.roles[entry["data"]] if entry.get("data") else ()
+                list(self._metric(entry).score(model, examples, cell.seed))
+            except Exception as error:
+                reason = error.message if isinstance(error, SuiteError) else f"{type(error).__name__}: {error}"
+                missing.append(f"the metric {entry['name']} is not in it ({' '.join(str(reason).split())[:120]})")
+        return estimate_passes(family, model.forward), missing
+
+    def _metric(self, entry: Mapping[str, Any]) -> Metric[Any]:
+        spec = self.catalog.find("metric", entry["use"]).spec
+        assert isinstance(spec, MetricSpec)
+        metric: Metric[Any] = load_target(spec.load)(spec.config(**entry["with"]))
+        return metric
+
+    def _sum(
+        self,
+        cell: Cell,
+        device: torch.device,
+        stages: Sequence[StageEstimate],
+        scoring: ScoringEstimate,
+        missing: Sequence[str],
+    ) -> CellEstimate:
+        on_cpu = device.type == "cpu"
+        beside = self._process if on_cpu else CUDA_CONTEXT
+        host = max((s.host_bytes for s in stages), default=0)
+        phases = {"setup": 0, "train": 0, "finish": 0, "score": scoring.peak_bytes or 0}
+        for stage in stages:
+            for name, value in stage.peak_bytes.items():
+                more = stage.host_bytes if on_cpu and name == "train" else 0
+                phases[name] = max(phases[name], value + more)
+        phases = {name: value + beside for name, value in phases.items() if value}
+        return CellEstimate(
+            id=cell.id,
+            folder=cell.folder,
+            device=device.type,
+            device_bytes=max(phases.values(), default=beside),
+            host_bytes=0 if on_cpu else self._process + host,
+            disk_bytes=sum(s.patch_bytes for s in stages) + max((s.checkpoint_disk for s in stages), default=0),
+            flops={
+                "setup": sum(s.setup_flops for s in stages),
+                "train": sum(s.flops for s in stages),
+                "score": scoring.flops,
+            },
+            by_phase=phases,
+            free_bytes=free_memory(device),
+            free_disk=shutil.disk_usage(self.disk).free,
+            notes=(*_notes(cell, stages), *missing),
+        )
+
+
+def _notes(cell: Cell, stages: Sequence[StageEstimate]) -> Iterator[str]:
+    for index, stage in enumerate(stages):
+        name = f"stage {index} ({cell.stages[index]['use']})"
+        if stage.basis == "declared":
+            yield f"{name} could not be traced and is estimated from its requirements: {stage.note}"
+        if stage.doubtful > 0.05:
+            yield f"{stage.doubtful:.0%} of the memory of {name} grows with the model in a way that is guessed"
+
+
+def _existing(path: Path) -> Path:
+    """The folder itself or the nearest one above that exists."""
+    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
