@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import PlanError
+from .check import check
 from .options import debug_option, json_option, plugin_option, print_json
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ KINDS: tuple[Kind, ...] = ("problem", "objective", "dataset", "metric")
 
 @click.group()
 def plugins() -> None:
-    """Show what is installed, and its options."""
+    """Show, find, check and write plugins."""
+
+
+plugins.add_command(check)
 
 
 @plugins.command("list")
