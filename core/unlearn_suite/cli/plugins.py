@@ -13,6 +13,7 @@ import click
 
 from ..errors import PlanError
 from .check import check
+from .new_plugin import new
 from .options import debug_option, json_option, plugin_option, print_json
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def plugins() -> None:
 
 
 plugins.add_command(check)
+plugins.add_command(new)
 
 
 @plugins.command("list")
