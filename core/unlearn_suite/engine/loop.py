@@ -159,12 +159,14 @@ def _context(tokenizer: Any, job: StageJob, views: ModelViews, device: torch.dev
 
 
 def _state(ctx: StageContext, job: StageJob, step: int, watch: Watch) -> dict[str, Any]:
+    with job.guard():
+        own = job.objective.state_dict()
     return {
         "step": step,
         "weights": {name: p.detach().clone() for name, p in ctx.trainable.items()},
         "optimizer": ctx.optimizer.state_dict(),
         "generator": ctx.generator.get_state(),
-        "objective": job.objective.state_dict(),
+        "objective": own,
         "watch": watch.state_dict(),
     }
 

@@ -18,7 +18,7 @@ from ..specs import Config, DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec,
 from .entry import Entry, PluginReport, Status
 from .frames import describe, last_frame, target_roots
 from .hooks import HookFault, check_hooks
-from .source import HOST, Candidate
+from .source import ALLOW_VARIABLE, HOST, Candidate
 
 SPEC_TYPES: dict[str, type[Any]] = {
     "register_objectives": ObjectiveSpec,
@@ -79,7 +79,7 @@ def load_plugin(candidate: Candidate, taken: Collection[tuple[str, str]]) -> Loa
     report = replace(
         report,
         attempted=tuple(spec.name for spec in specs),
-        notes=_notes(printed.getvalue(), not had_torch and "torch" in sys.modules),
+        notes=_notes(printed.getvalue(), not (had_torch or candidate.is_file) and "torch" in sys.modules),
         seconds=perf_counter() - started,
     )
     return Loaded(report, entries, manager)
@@ -87,6 +87,8 @@ def load_plugin(candidate: Candidate, taken: Collection[tuple[str, str]]) -> Loa
 
 def _bring_in(candidate: Candidate, specs: list[Spec]) -> pluggy.PluginManager:
     """Import the plugin, check its hooks, let it register into `specs`. The manager is the plugin's alone."""
+    if candidate.off:
+        raise _Refused("off", f"{ALLOW_VARIABLE} does not name it", f"add {candidate.entry_point} to it, or unset it")
     if candidate.needs:
         raise _Refused(
             "incompatible",
@@ -165,7 +167,7 @@ def _failed(report: PluginReport, candidate: Candidate, error: BaseException) ->
     if isinstance(error, HookFault):
         return replace(report, message=error.message, action=error.action, where=error.where)
     where = last_frame(error, candidate.roots)
-    return replace(report, message=describe(error), where=where, action=_action(candidate, error))
+    return replace(report, message=describe(error), where=where, action=candidate.action or _action(candidate, error))
 
 
 def _action(candidate: Candidate, error: BaseException) -> str:
