@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import OK, PLUGIN
+from .completion import complete_name
 from .options import debug_option, json_option, plugin_option, print_json
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ MARKS = {"passed": "ok", "failed": "FAILED", "skipped": "skipped", "expected": "
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_name)
 @plugin_option
 @click.option("--only", metavar="ID", multiple=True, help="Only checks with this id, or pattern such as 'OBJ-*'.")
 @json_option

@@ -1,4 +1,4 @@
-"""`unlearn-suite plan check | show | schema`."""
+"""`unlearn-suite plan new | check | show | schema`."""
 
 from __future__ import annotations
 
@@ -6,28 +6,46 @@ from pathlib import Path
 
 import click
 
+from ..errors import OK, PlanErrors
+from .new_plan import new
 from .options import debug_option, json_option, open_plan, plan_argument, plugin_option, print_json
 
 
 @click.group()
 def plan() -> None:
-    """Check a plan, or show it in full."""
+    """Write, check or show a plan."""
+
+
+plan.add_command(new)
 
 
 @plan.command()
 @plan_argument
 @plugin_option
+@json_option
 @debug_option
-def check(plan_file: Path, plugin_files: tuple[Path, ...]) -> None:
+def check(plan_file: Path, plugin_files: tuple[Path, ...], as_json: bool) -> int:
     """Tell everything that is wrong in PLAN. Runs nothing."""
-    resolved, _ = open_plan(plan_file, plugin_files)
+    try:
+        resolved, _ = open_plan(plan_file, plugin_files)
+    except PlanErrors as error:
+        if not as_json:
+            raise
+        keys = ("where", "message", "hint", "code")
+        print_json({"fine": False, "errors": [{key: getattr(one, key) for key in keys} for one in error.errors]})
+        return error.exit_code
     counts = [
         _count(len(resolved.problems), "problem"),
         _count(len(resolved.models), "model"),
         _count(len(resolved.arms), "arm"),
         _count(len(resolved.seeds), "seed"),
     ]
-    click.echo(f"{plan_file}: fine ({', '.join(counts)})")
+    if as_json:
+        parts = ("problems", "models", "arms", "seeds")
+        print_json({"fine": True, "errors": [], **{part: len(getattr(resolved, part)) for part in parts}})
+    else:
+        click.echo(f"{plan_file}: fine ({', '.join(counts)})")
+    return OK
 
 
 def _count(number: int, word: str) -> str:

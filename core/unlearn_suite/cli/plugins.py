@@ -13,6 +13,7 @@ import click
 
 from ..errors import PlanError
 from .check import check
+from .completion import complete_name
 from .new_plugin import new
 from .options import debug_option, json_option, plugin_option, print_json
 from .search import search
@@ -87,7 +88,7 @@ def _lines(record: dict[str, Any], timing: bool) -> Iterator[str]:
 
 
 @plugins.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_name)
 @plugin_option
 @json_option
 @debug_option
