@@ -7,15 +7,17 @@ import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
-from packaging.requirements import Requirement
 
 from ..errors import OK, PREREQUISITE
 from .options import debug_option, json_option, print_json
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 LOW_DISK = 2e9
 """free bytes below which a model may not fit"""
@@ -54,7 +56,9 @@ def doctor(as_json: bool) -> int:
 
 def _requirements() -> Iterator[tuple[str, Requirement]]:
     """(extra, requirement); the extra is "" for what is always needed."""
-    for line in requires("unlearn-suite") or ():
+    from packaging.requirements import Requirement
+
+    for line in metadata.requires("unlearn-suite") or ():
         requirement = Requirement(line)
         marker = str(requirement.marker or "")
         extra = marker.partition("extra == ")[2].strip("\"'")
@@ -65,8 +69,8 @@ def _requirements() -> Iterator[tuple[str, Requirement]]:
 def _installed(requirement: Requirement) -> tuple[str, bool]:
     """The version that is there ("" = none), and whether it will do."""
     try:
-        found = version(requirement.name)
-    except PackageNotFoundError:
+        found = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
         return "", False
     return found, requirement.specifier.contains(found, prereleases=True)
 

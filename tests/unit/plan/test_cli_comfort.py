@@ -31,7 +31,7 @@ def findings(capsys: pytest.CaptureFixture[str], code: int = 0) -> dict[str, dic
 
 def test_the_doctor_finds_what_is_there_and_what_is_not(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("UNLEARN_SUITE_CACHE", str(tmp_path))
-    monkeypatch.setattr(room, "version", lambda name: {"peft": "0.1"}.get(name, "999"))
+    monkeypatch.setattr(room.metadata, "version", lambda name: {"peft": "0.1"}.get(name, "999"))
     found = findings(capsys)
     assert found["extra lora"]["state"] == "missing"
     assert found["extra lora"]["action"] == 'pip install "unlearn-suite[lora]"'
@@ -43,7 +43,7 @@ def test_the_doctor_finds_what_is_there_and_what_is_not(tmp_path, monkeypatch, c
 
 
 def test_the_doctor_says_what_keeps_it_from_working(monkeypatch, capsys):
-    monkeypatch.setattr(room, "version", lambda name: "0.0.1" if name == "transformers" else "999")
+    monkeypatch.setattr(room.metadata, "version", lambda name: "0.0.1" if name == "transformers" else "999")
     found = findings(capsys, code=4)
     assert found["package"] == {
         "topic": "package",
