@@ -15,7 +15,9 @@ VARIABLE = "_UNLEARN_SUITE_COMPLETE"
 @debug_option
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the script that makes SHELL complete commands, options and names.
+    """Print the completion script of SHELL.
+
+    It completes commands, options and the names of what is installed.
 
     For bash: eval "$(unlearn-suite completion bash)", in ~/.bashrc to keep it.
     """
