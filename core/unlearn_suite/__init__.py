@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import PlanError, PluginError, PrerequisiteError, SuiteError, TrainingError
-from .hookspecs import hookimpl
+from .hookspecs import HOOK_API, hookimpl
 from .specs import Config, DatasetSpec, Example, MetricSpec, NoConfig, ObjectiveSpec, ProblemSpec, ValueSpec
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "HOOK_API",
     "TEXT_STATISTICS",
     "Batch",
     "Config",

@@ -1,5 +1,9 @@
 """The hooks a plugin may implement. `register_*` bring things in; `on_*` watch a run.
 
+To retire an argument, mark its hook `@hookspec(warn_on_impl_args={"name": DeprecationWarning("use ...")})`; to retire a
+hook, `@hookspec(warn_on_impl=DeprecationWarning("use ..."))`. The plugins that still use it then say so in
+`unlearn-suite plugins list`, for at least one minor release before it goes.
+
 Each `register_*` hook receives `register`, a callable that takes one spec, so that a bad spec fails on
 the plugin author's own line. Observer hooks must not change what they are given.
 """
@@ -13,6 +17,8 @@ import pluggy
 
 from .specs import DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec
 
+HOOK_API = 1
+"""version of these hooks: grows when one is added or changes; a plugin for an older one still loads"""
 PROJECT = "unlearn_suite"
 ENTRY_POINT_GROUP = "unlearn_suite"
 

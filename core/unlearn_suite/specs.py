@@ -20,7 +20,13 @@ _TARGET = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 class Config(BaseModel):
     """Base of every options model: frozen, no unknown keys, every field documented by a docstring."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        defer_build=True,  # a command that only lists plugins validates no options
+    )
 
 
 class NoConfig(Config):

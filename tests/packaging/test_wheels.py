@@ -1,4 +1,4 @@
-"""The wheels, installed where the source tree cannot be seen: the suite's, its plugins' and a third party's."""
+"""The wheels, installed where the source tree cannot be seen: the suite's, its plugins', a third party's, new ones."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from unlearn_suite.testing.new_plugin import KINDS, write_plugin
 from unlearn_suite.testing.tiny import save_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -221,3 +222,42 @@ def test_the_same_plugin_twice_is_told_and_not_fatal(wheels, tmp_path):
     (twice.folder / "facts.yaml").write_text("plan: 1\nproblems: [everyday-knowledge]\n")
     checked = twice.suite("plan", "check", "facts.yaml")
     assert checked.returncode == 0 and "duplicate" in checked.stderr, checked.stderr
+
+
+@pytest.fixture(scope="module")
+def grown(wheels, tmp_path_factory) -> Environment:
+    """One environment with the suite's wheel and that of a new plugin of each kind."""
+    folder = tmp_path_factory.mktemp("new")
+    built = [wheels["suite"]]
+    for kind in KINDS:
+        source = write_plugin(f"my-{kind}", kind, folder / "sources")
+        built.append(build(source, folder / "wheels" / kind))
+        for part in ("tests", "plans"):  # without the sources: the packages come from the wheels
+            shutil.copytree(source / part, folder / "tests" / kind / part)
+    return Environment(folder / "env", built)
+
+
+def test_every_new_plugin_is_found(grown):
+    found = grown.plugins()
+    for kind in KINDS:
+        record = found[f"unlearn-suite-my-{kind}:my-{kind}"]
+        assert record["status"] == "ok" and not record["notes"], record
+        assert f"my-{kind}" in record["provides"][kind]
+
+
+def test_its_own_tests_and_smoke_plan_pass(grown):
+    command = [str(grown.python), "-m", "pytest", "--import-mode=importlib", "-q", "-p", "no:cacheprovider"]
+    tests = grown.folder.parent / "tests"
+    command += ["--junitxml", str(grown.folder / "report.xml"), str(tests)]
+    done = subprocess.run(command, cwd=tests, capture_output=True, text=True, check=False, env=clean())
+    assert done.returncode == 0, done.stdout[-3000:]
+    report = (grown.folder / "report.xml").read_text()
+    for kind in KINDS:
+        assert f"{kind}.tests.test_smoke" in report and f"{kind}.tests.test_conformance" in report
+
+
+def test_plugins_check_needs_no_pytest_file(grown):
+    done = grown.suite("plugins", "check", "unlearn-suite-my-dataset", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads(done.stdout)
+    assert {"LOAD-META", "LOAD-BOUND", "DATA-SPLITS"} <= {r["id"] for r in results if r["outcome"] == "passed"}

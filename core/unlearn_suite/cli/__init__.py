@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import click
 
 from .. import __version__
+from .completion import completion
+from .doctor import doctor
 from .exits import run_guarded
 from .models import models
 from .options import debug_option
@@ -28,7 +30,7 @@ def cli() -> None:
     """
 
 
-for _command in (run, plan, plugins, report, models, export, apply, patch):
+for _command in (run, plan, plugins, report, models, export, apply, patch, doctor, completion):
     cli.add_command(_command)
 
 

@@ -33,8 +33,9 @@ def list_models(as_json: bool) -> None:
 
 @models.command()
 @click.argument("name")
+@json_option
 @debug_option
-def fetch(name: str) -> None:
+def fetch(name: str, as_json: bool) -> None:
     """Download and prepare a model asset.
 
     Prints its folder. `run` does the same when it needs NAME.
@@ -42,4 +43,7 @@ def fetch(name: str) -> None:
     from ..models import local_folder
 
     folder = local_folder({"asset": name}, say=lambda text: click.echo(text, err=True))
-    click.echo(str(folder))
+    if as_json:
+        print_json({"name": name, "folder": str(folder)})
+    else:
+        click.echo(str(folder))

@@ -59,10 +59,13 @@ def open_plan(path: Path, plugin_files: Sequence[Path]) -> tuple[Plan, Catalog]:
 def _warn_of_plugins(catalog: Catalog) -> None:
     """A plugin that could not be loaded is always told; it is fatal only when the plan uses it."""
     for report in catalog.reports:
-        if not report.ok:
+        name = f"{report.distribution} ({report.entry_point})"
+        if not report.ok and report.status != "off":
             place = f" ({report.where})" if report.where else ""
-            name = f"{report.distribution} ({report.entry_point})"
             click.echo(f"warning: plugin {name} is {report.status}: {report.message}{place}", err=True)
+            click.echo(f"  hint: {report.action}", err=True)
+        for note in report.notes:
+            click.echo(f"warning: plugin {name} {note}", err=True)
 
 
 def print_json(value: Any) -> None:

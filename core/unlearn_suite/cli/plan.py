@@ -1,4 +1,4 @@
-"""`unlearn-suite plan check | show | schema`."""
+"""`unlearn-suite plan new | check | show | schema`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import PlanErrors
 from .estimate import as_json as to_json
 from .estimate import estimate_option, estimates, exit_code, print_estimates
+from .new_plan import new
 from .options import debug_option, json_option, open_plan, plan_argument, plugin_option, print_json
 
 if TYPE_CHECKING:
@@ -17,7 +19,10 @@ if TYPE_CHECKING:
 
 @click.group()
 def plan() -> None:
-    """Check a plan, or show it in full."""
+    """Write, check or show a plan."""
+
+
+plan.add_command(new)
 
 
 @plan.command()
@@ -31,15 +36,19 @@ def check(plan_file: Path, plugin_files: tuple[Path, ...], estimate: bool, as_js
 
     With --estimate also what each cell takes and whether it fits here; the exit code is 4 when one does not.
     """
-    resolved, catalog = open_plan(plan_file, plugin_files)
-    counts = [
-        _count(len(resolved.problems), "problem"),
-        _count(len(resolved.models), "model"),
-        _count(len(resolved.arms), "arm"),
-        _count(len(resolved.seeds), "seed"),
-    ]
+    try:
+        resolved, catalog = open_plan(plan_file, plugin_files)
+    except PlanErrors as error:
+        if not as_json:
+            raise
+        keys = ("where", "message", "hint", "code")
+        print_json({"fine": False, "errors": [{key: getattr(one, key) for key in keys} for one in error.errors]})
+        return error.exit_code
+    parts = ("problems", "models", "arms", "seeds")
+    counts = {part: len(getattr(resolved, part)) for part in parts}
     if not as_json:
-        click.echo(f"{plan_file}: fine ({', '.join(counts)})")
+        told = ", ".join(_count(number, part.removesuffix("s")) for part, number in counts.items())
+        click.echo(f"{plan_file}: fine ({told})")
     found: list[CellEstimate] = []
     if estimate:
         from .. import models
@@ -49,7 +58,7 @@ def check(plan_file: Path, plugin_files: tuple[Path, ...], estimate: bool, as_js
         if not as_json:
             print_estimates(found)
     if as_json:
-        print_json({"plan": str(plan_file), "fine": True, **({"cells": to_json(found)} if estimate else {})})
+        print_json({"fine": True, "errors": [], **counts, **({"cells": to_json(found)} if estimate else {})})
     return exit_code(found)
 
 

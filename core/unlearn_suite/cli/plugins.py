@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import PlanError
+from .check import check
+from .completion import complete_name
+from .new_plugin import new
 from .options import debug_option, json_option, plugin_option, print_json
+from .search import search
 
 if TYPE_CHECKING:
     from ..plugins import Catalog, Entry, Kind, PluginReport
@@ -22,15 +26,24 @@ KINDS: tuple[Kind, ...] = ("problem", "objective", "dataset", "metric")
 
 @click.group()
 def plugins() -> None:
-    """Show what is installed, and its options."""
+    """Show, find, check and write plugins."""
+
+
+plugins.add_command(check)
+plugins.add_command(new)
+plugins.add_command(search)
 
 
 @plugins.command("list")
 @plugin_option
+@click.option("--timing", is_flag=True, help="Show how long each took to load.")
 @json_option
 @debug_option
-def list_plugins(plugin_files: tuple[Path, ...], as_json: bool) -> None:
-    """List the plugins, whether they work, and what they bring."""
+def list_plugins(plugin_files: tuple[Path, ...], timing: bool, as_json: bool) -> None:
+    """List the plugins, whether they work, and what they bring.
+
+    With UNLEARN_SUITE_PLUGINS=a,b in the environment only these are loaded.
+    """
     from ..plugins import load_catalog
 
     catalog = load_catalog(plugin_files)
@@ -39,8 +52,10 @@ def list_plugins(plugin_files: tuple[Path, ...], as_json: bool) -> None:
         print_json(records)
         return
     for record in records:
-        for line in _lines(record):
+        for line in _lines(record, timing):
             click.echo(line)
+    if timing:
+        click.echo(f"{sum(record['seconds'] for record in records):.3f} s in all")
 
 
 def _record(report: PluginReport, catalog: Catalog) -> dict[str, Any]:
@@ -53,12 +68,14 @@ def _record(report: PluginReport, catalog: Catalog) -> dict[str, Any]:
         **{key: getattr(report, key) for key in keys},
         "provides": {kind: names for kind, names in provided.items() if names},
         "notes": list(report.notes),
+        "seconds": round(report.seconds, 4),
     }
 
 
-def _lines(record: dict[str, Any]) -> Iterator[str]:
+def _lines(record: dict[str, Any], timing: bool) -> Iterator[str]:
     name = f"{record['distribution']} {record['version']}".rstrip()
-    yield f"{record['status']:<12} {name}  ({record['entry_point']} = {record['target']})"
+    took = f"  {record['seconds']:.3f} s" if timing else ""
+    yield f"{record['status']:<12} {name}  ({record['entry_point']} = {record['target']}){took}"
     for kind, names in record["provides"].items():
         yield f"    {kind + 's:':<11} {', '.join(names)}"
     if record["message"]:
@@ -71,7 +88,7 @@ def _lines(record: dict[str, Any]) -> Iterator[str]:
 
 
 @plugins.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_name)
 @plugin_option
 @json_option
 @debug_option

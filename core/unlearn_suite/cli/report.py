@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
-from .options import debug_option
+from .options import debug_option, json_option, print_json
 
 
 @click.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
+@json_option
 @debug_option
-def report(run_dir: Path) -> None:
+def report(run_dir: Path, as_json: bool) -> None:
     """Write the report of a run again.
 
     Also prints its table.
@@ -23,7 +25,10 @@ def report(run_dir: Path) -> None:
     from ..store import RunDir
 
     run = RunDir.attach(run_dir)
-    write_summary(run.path)
+    summary = write_summary(run.path)
     page = write_report(run.path)
+    if as_json:
+        print_json({"run": str(run.path), "report": str(page), **json.loads(summary.read_text(encoding="utf-8"))})
+        return
     print_table(run.path, Console())
     click.echo(f"report: {page}")

@@ -179,13 +179,15 @@ def open_context(tokenizer: Any, job: StageJob, views: ModelViews, device: torch
 
 def stage_state(ctx: StageContext, job: StageJob, step: int, watch: Watch) -> dict[str, Any]:
     """Everything a checkpoint holds."""
+    with job.guard():
+        own = job.objective.state_dict()
     return {
         "step": step,
         "weights": {name: p.detach().clone() for name, p in ctx.trainable.items()},
         "optimizer": ctx.optimizer.state_dict(),
         "generator": ctx.generator.get_state(),
         "micro_batch": ctx.micro_batch,
-        "objective": job.objective.state_dict(),
+        "objective": own,
         "watch": watch.state_dict(),
     }
 

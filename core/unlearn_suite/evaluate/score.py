@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from ..errors import PluginError, SuiteError
@@ -21,10 +22,12 @@ def score_entry(
     *,
     spec: MetricSpec | None = None,
     done: Callable[[int, int], None] | None = None,
+    guard: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> list[Row]:
     """All rows of one metric entry of a cell (cell.json's form: name, use, with, data ...).
 
-    `done(scored, total)` counts examples while the model works. Raises `PluginError` naming the metric
+    `done(scored, total)` counts examples while the model works; `guard` wraps the metric's code, so that what it
+    raises can be told with its own file and line. Raises `PluginError` naming the metric
     for rows that break its spec (values that are not finite or not declared, ids that are repeated or
     not those of the examples) and for any exception in its code; a `SuiteError` of the metric passes,
     with the entry as its place.
@@ -34,7 +37,8 @@ def score_entry(
         raise SuiteError(f"metric {entry['name']!r} has no examples", code="no-examples", where=where)
     model.progress = _scaled(done, len(examples))
     try:
-        rows = list(metric.score(model, examples, seed))
+        with guard():
+            rows = list(metric.score(model, examples, seed))
     except SuiteError as error:
         error.where = error.where or where
         raise

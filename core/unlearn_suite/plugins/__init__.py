@@ -5,11 +5,15 @@ A plugin may be anything: it may be broken, too old, print, exit. It shows in it
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .catalog import Catalog, load_catalog
 from .entry import Entry, Kind, PluginReport, Status
 from .frames import plugin_frame
 from .guard import blame, load_target, require_extra
-from .registry import Registry, read_registry
+
+if TYPE_CHECKING:
+    from .registry import Registry, read_registry
 
 __all__ = [
     "Catalog",
@@ -25,3 +29,11 @@ __all__ = [
     "read_registry",
     "require_extra",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Registry", "read_registry"):  # a command that does not read the registry need not build its models
+        from . import registry
+
+        return getattr(registry, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ import difflib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packaging.utils import canonicalize_name
 
@@ -15,8 +15,10 @@ from ..errors import PlanError, PluginError, SuiteError
 from .entry import KINDS, Entry, Kind, PluginReport
 from .frames import describe, last_frame
 from .load import Loaded, load_plugin
-from .registry import Registry, read_registry
 from .source import Candidate, from_files, installed
+
+if TYPE_CHECKING:
+    from .registry import Registry
 
 logger = logging.getLogger("unlearn_suite.plugins")
 _SEARCHED_FILES = 200
@@ -125,6 +127,8 @@ class Catalog:
     @property
     def registry(self) -> Registry:
         if self._registry is None:
+            from .registry import read_registry
+
             self._registry = read_registry()
         return self._registry
 

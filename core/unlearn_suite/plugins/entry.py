@@ -9,7 +9,7 @@ from typing import Literal
 from ..specs import Spec
 
 Kind = Literal["objective", "dataset", "metric", "problem"]
-Status = Literal["ok", "broken", "incompatible", "empty", "duplicate"]
+Status = Literal["ok", "broken", "incompatible", "empty", "duplicate", "off"]
 KINDS: tuple[Kind, ...] = ("objective", "dataset", "metric", "problem")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Callable, Collection
+import warnings
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -18,7 +19,7 @@ from ..specs import Config, DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec,
 from .entry import Entry, PluginReport, Status
 from .frames import describe, last_frame, target_roots
 from .hooks import HookFault, check_hooks
-from .source import HOST, Candidate
+from .source import ALLOW_VARIABLE, HOST, Candidate
 
 SPEC_TYPES: dict[str, type[Any]] = {
     "register_objectives": ObjectiveSpec,
@@ -66,8 +67,9 @@ def load_plugin(candidate: Candidate, taken: Collection[tuple[str, str]]) -> Loa
         roots=candidate.roots,
     )
     manager = None
+    retired: list[str] = []
     try:
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(printed), _deprecations(retired):
             manager = _bring_in(candidate, specs)
             entries = _entries(candidate, specs, taken)
         names = tuple(entry.qualified for entry in entries)
@@ -79,7 +81,7 @@ def load_plugin(candidate: Candidate, taken: Collection[tuple[str, str]]) -> Loa
     report = replace(
         report,
         attempted=tuple(spec.name for spec in specs),
-        notes=_notes(printed.getvalue(), not had_torch and "torch" in sys.modules),
+        notes=(*retired, *_notes(printed.getvalue(), not (had_torch or candidate.is_file) and "torch" in sys.modules)),
         seconds=perf_counter() - started,
     )
     return Loaded(report, entries, manager)
@@ -87,6 +89,8 @@ def load_plugin(candidate: Candidate, taken: Collection[tuple[str, str]]) -> Loa
 
 def _bring_in(candidate: Candidate, specs: list[Spec]) -> pluggy.PluginManager:
     """Import the plugin, check its hooks, let it register into `specs`. The manager is the plugin's alone."""
+    if candidate.off:
+        raise _Refused("off", f"{ALLOW_VARIABLE} does not name it", f"add {candidate.entry_point} to it, or unset it")
     if candidate.needs:
         raise _Refused(
             "incompatible",
@@ -108,6 +112,28 @@ def _bring_in(candidate: Candidate, specs: list[Spec]) -> pluggy.PluginManager:
     if not specs and not observes:
         raise _Refused("empty", "its hooks register nothing", "call register(...) with a spec in the hook")
     return manager
+
+
+@contextlib.contextmanager
+def _deprecations(found: list[str]) -> Iterator[None]:
+    """Gathers what pluggy says of hooks and arguments that are on their way out."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        if issubclass(warning.category, DeprecationWarning) and _is_of_hook(warning):
+            found.append(f"uses what will go: {warning.message}")
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def _is_of_hook(warning: warnings.WarningMessage) -> bool:
+    return str(warning.message) in {
+        str(told)
+        for function in vars(hookspecs).values()
+        if (options := getattr(function, f"{hookspecs.PROJECT}_spec", None))
+        for told in (options.get("warn_on_impl"), *(options.get("warn_on_impl_args") or {}).values())
+    }
 
 
 def _registrar(spec_type: type[Any], specs: list[Spec]) -> Callable[[Any], None]:
@@ -165,7 +191,7 @@ def _failed(report: PluginReport, candidate: Candidate, error: BaseException) ->
     if isinstance(error, HookFault):
         return replace(report, message=error.message, action=error.action, where=error.where)
     where = last_frame(error, candidate.roots)
-    return replace(report, message=describe(error), where=where, action=_action(candidate, error))
+    return replace(report, message=describe(error), where=where, action=candidate.action or _action(candidate, error))
 
 
 def _action(candidate: Candidate, error: BaseException) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..errors import PrerequisiteError
 from ..specs import Config
@@ -80,6 +83,61 @@ class FolderAsset(Config):
 Asset = Annotated[WheelAsset | HubAsset | FolderAsset, Field(discriminator="kind")]
 
 
+class DataAsset(Config):
+    """A data set at a pinned place. It is fetched by the plugin that names it, never by the host."""
+
+    kind: Literal["hub", "url", "package"]
+    """a data set of the Hugging Face hub, a file, or files inside a plugin's own package"""
+    summary: str
+    """one line on the data"""
+    source: str
+    """hub id, address, or "package:folder" """
+    revision: str = ""
+    """commit (hub)"""
+    sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+    """SHA-256 of the file (url)"""
+    bytes: int | None = Field(None, gt=0)
+    """size to download, in bytes"""
+    licence: str
+    """SPDX name, or what the source says"""
+
+    @model_validator(mode="after")
+    def _pinned(self) -> DataAsset:
+        if self.kind == "hub" and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError("data of the hub need `revision`, the commit")
+        if self.kind == "url" and not self.sha256:
+            raise ValueError("a file needs its `sha256`")
+        return self
+
+
+class Family(Config):
+    """A family of problems that share a question."""
+
+    summary: str
+    """what is to be forgotten, in one line"""
+    problems: tuple[str, ...] = ()
+    """problems of known plugins that belong to it"""
+
+
+class Reproduction(Config):
+    """One number of a paper and what a plan of ours gave."""
+
+    paper: str
+    """which paper, and which table or figure"""
+    what: str
+    """what the number is, with its unit"""
+    theirs: float
+    """the paper's number"""
+    ours: float
+    """our number"""
+    plan: str
+    """path of the plan that gave it"""
+    date: datetime.date
+    """when it ran"""
+    note: str = ""
+    """why they differ, if they do"""
+
+
 class KnownPlugin(Config):
     """A distribution that provides plugins."""
 
@@ -87,10 +145,25 @@ class KnownPlugin(Config):
     """one line"""
     status: Literal["included", "released", "planned"]
     """included in unlearn-suite itself, released on its own, or planned"""
+    versions: str = ""
+    """which versions of unlearn-suite it works with, as pip writes it ("" = not said)"""
+    licence: str = ""
+    """SPDX name"""
+    source: str = ""
+    """where it is developed"""
     provides: Mapping[Kind, tuple[str, ...]] = Field(default_factory=dict)
     """bare names by kind"""
     paper: str = ""
     """the paper it implements"""
+
+    @field_validator("versions")
+    @classmethod
+    def _specifier(cls, versions: str) -> str:
+        try:
+            SpecifierSet(versions)
+        except InvalidSpecifier as error:
+            raise ValueError(str(error)) from error
+        return versions
 
 
 class Registry(Config):
@@ -100,14 +173,24 @@ class Registry(Config):
     """version of the format"""
     models: Mapping[str, Asset] = Field(default_factory=dict)
     """model assets by name"""
+    data: Mapping[str, DataAsset] = Field(default_factory=dict)
+    """pinned data by name"""
     plugins: Mapping[str, KnownPlugin] = Field(default_factory=dict)
     """known plugins by distribution"""
+    families: Mapping[str, Family] = Field(default_factory=dict)
+    """families of problems by name"""
+    reproductions: tuple[Reproduction, ...] = ()
+    """numbers of papers that were tried to be reproduced"""
 
     @model_validator(mode="after")
     def _names(self) -> Registry:
         for name in self.models:
             if not name or not all(c.isalnum() or c in "-._" for c in name) or not name[0].isalnum():
                 raise ValueError(f"bad asset name {name!r}: use letters, digits, '-', '.' and '_'")
+        known = {name for plugin in self.plugins.values() for name in plugin.provides.get("problem", ())}
+        for family, told in self.families.items():
+            if unknown := sorted(set(told.problems) - known):
+                raise ValueError(f"family {family!r} names the problem {unknown[0]!r}, which no known plugin provides")
         return self
 
     def providers(self, kind: Kind, name: str) -> list[str]:

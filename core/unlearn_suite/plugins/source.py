@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import Distribution, EntryPoint, distribution, distributions
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,7 @@ from ..hookspecs import ENTRY_POINT_GROUP
 from .frames import package_roots
 
 HOST = "unlearn-suite"
+ALLOW_VARIABLE = "UNLEARN_SUITE_PLUGINS"
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,58 @@ class Candidate:
     roots: tuple[Path, ...]
     needs: str = ""
     is_file: bool = False
+    off: bool = False
+    """installed, and not to be loaded"""
+    action: str = ""
+    """what to do when it cannot be loaded ("" = what the failure suggests)"""
 
 
 def installed() -> list[Candidate]:
-    """One candidate per entry point of our group, by (distribution, entry point)."""
+    """One candidate per entry point of our group, by (distribution, entry point), and one per name of
+    $UNLEARN_SUITE_PLUGINS that nothing has."""
     candidates = [candidate for found in _distributions() for candidate in _of_distribution(found)]
-    return sorted(candidates, key=lambda candidate: (candidate.distribution, candidate.entry_point))
+    return sorted(mark_allowed(candidates), key=lambda candidate: (candidate.distribution, candidate.entry_point))
+
+
+def allow_list() -> list[str] | None:
+    """The names in $UNLEARN_SUITE_PLUGINS (separated by commas); None when it is not set."""
+    told = os.environ.get(ALLOW_VARIABLE)
+    return None if told is None else [name.strip() for name in told.split(",") if name.strip()]
+
+
+def mark_allowed(candidates: list[Candidate]) -> list[Candidate]:
+    """All but the allowed candidates switched off, and one that cannot be loaded for each name that is none's.
+
+    A name is a distribution's, an entry point's, or both with a colon between them. The host's own general datasets
+    and metrics are always on.
+    """
+    names = allow_list()
+    if names is None:
+        return candidates
+    wanted = {canonicalize_name(name) for name in names}
+    known = {name for candidate in candidates for name in _names(candidate)}
+    chosen = [
+        candidate if _names(candidate) & wanted or _is_builtin(candidate) else replace(candidate, off=True)
+        for candidate in candidates
+    ]
+    return chosen + [_absent(name) for name in names if canonicalize_name(name) not in known]
+
+
+def _names(candidate: Candidate) -> set[str]:
+    distribution, point = candidate.distribution, candidate.entry_point
+    return {canonicalize_name(name) for name in (distribution, point, f"{distribution}:{point}")}
+
+
+def _is_builtin(candidate: Candidate) -> bool:
+    return (candidate.distribution, candidate.entry_point) == (HOST, "builtin")
+
+
+def _absent(name: str) -> Candidate:
+    def refuse() -> Any:
+        raise LookupError(f"{ALLOW_VARIABLE} names it, and no such plugin is installed")
+
+    action = f"pip install {name}, or correct {ALLOW_VARIABLE}"
+    return Candidate(name, "", "-", name, refuse, (), action=action)
 
 
 def _distributions() -> Iterator[Distribution]:

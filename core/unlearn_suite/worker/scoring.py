@@ -73,6 +73,15 @@ def _score(
         metric = load_target(spec.load)(spec.config(**entry["with"]))
     examples = inputs.roles[entry["data"]] if entry.get("data") else ()
     progress.begin(f"scoring {entry['name']}", len(examples) or None)
-    rows = score_entry(entry, metric, model, examples, cell.seed, spec=spec, done=lambda done, _: progress.update(done))
+    rows = score_entry(
+        entry,
+        metric,
+        model,
+        examples,
+        cell.seed,
+        spec=spec,
+        done=lambda done, _: progress.update(done),
+        guard=lambda: blame(found),
+    )
     cell_dir.write_scores(entry["name"], [asdict(row) for row in rows])
     progress.end()

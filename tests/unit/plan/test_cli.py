@@ -117,7 +117,10 @@ def test_a_broken_plugin_that_is_not_used_is_only_told(run: Run) -> None:
     Path("bad.py").write_text("raise RuntimeError('half written')\n")
     code, out, err = run("plan", "check", "plan.yaml", "--plugin", "bad.py")
     assert (code, out) == (0, "plan.yaml: fine (1 problem, 1 model, 2 arms, 1 seed)\n")
-    assert err == "warning: plugin bad (bad.py) is broken: RuntimeError: half written (bad.py:1)\n"
+    assert (
+        err
+        == "warning: plugin bad (bad.py) is broken: RuntimeError: half written (bad.py:1)\n  hint: correct the file\n"
+    )
 
 
 def test_a_plugin_file_that_is_not_there(run: Run) -> None:

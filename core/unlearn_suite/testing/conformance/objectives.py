@@ -1,0 +1,180 @@
+"""Checks of objectives: repeatable to the last bit, resumable, and touching nothing but what they say."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .check import CheckFailed, Skipped, check
+from .subject import Subject
+
+if TYPE_CHECKING:
+    from .bench import Bench, Run
+
+
+def _each(subject: Subject) -> Iterator[Bench]:
+    from .bench import benches
+
+    return iter(benches(subject))
+
+
+def _differences(one: Run, other: Run) -> str:
+    """What two runs do not share, "" if nothing: scalars by name, then weights by name."""
+    import torch
+
+    for step, (row, row_other) in enumerate(zip(one.rows, other.rows, strict=True)):
+        names = [name for name in {*row, *row_other} if row.get(name) != row_other.get(name)]
+        if names:
+            return f"scalar {sorted(names)[0]!r} of step {step}"
+    if one.closing != other.closing:
+        return "what finish() returns"
+    changed = [name for name, tensor in one.weights.items() if not torch.equal(tensor, other.weights[name])]
+    return f"the weights, {changed[0]} first" if changed else ""
+
+
+@check("OBJ-FINITE", "objective", "its scalars are finite numbers with names")
+def scalars_are_finite(subject: Subject) -> None:
+    from .bench import plain_run
+
+    for bench in _each(subject):
+        run = plain_run(bench)
+        for row in (*run.rows, run.closing):
+            for name, value in row.items():
+                if not isinstance(name, str) or not isinstance(value, int | float):
+                    raise CheckFailed(f"scalar {name!r} is {type(value).__name__}, not a number: use float(...)")
+                if not math.isfinite(value):
+                    raise CheckFailed(f"scalar {name!r} is {value}")
+        if not all(run.rows):
+            raise CheckFailed("step() returned no scalars")
+
+
+@check("OBJ-SEED", "objective", "the same seed gives the same bits")
+def same_seed_same_bits(subject: Subject) -> None:
+    from .bench import plain_run
+
+    for bench in _each(subject):
+        if found := _differences(plain_run(bench), bench.run()):
+            raise CheckFailed(f"two equal runs differ in {found}: draw from ctx.generator, and keep nothing globally")
+
+
+@check("OBJ-RANDOM", "objective", "it neither uses nor changes the global random numbers")
+def no_global_randomness(subject: Subject) -> None:
+    import random
+
+    import numpy as np
+    import torch
+
+    from .bench import plain_run
+
+    def states() -> list[object]:
+        return [random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()]  # type: ignore[index]
+
+    for bench in _each(subject):
+        seen: list[list[object]] = []
+        other = bench.run(global_seed=7, on_step=lambda step, seen=seen: seen.append(states()))  # type: ignore[misc]
+        if found := _differences(plain_run(bench), other):
+            raise CheckFailed(f"another global seed changes {found}: draw from ctx.generator")
+        for source, after in zip(("random", "numpy.random", "torch"), zip(*seen, strict=True), strict=True):
+            if any(state != after[0] for state in after):
+                raise CheckFailed(f"a step moves the global generator of {source}: draw from ctx.generator")
+
+
+@check("OBJ-RESUME", "objective", "two steps, an interruption and two steps give the bits of four")
+def resume_is_exact(subject: Subject) -> None:
+    from .bench import STEPS, plain_run
+
+    for bench in _each(subject):
+        with tempfile.TemporaryDirectory() as folder:
+            half = bench.run(stop_after=STEPS // 2, checkpoints=Path(folder))
+            if not half.stopped:
+                raise Skipped("the case has too few steps to be interrupted")
+            rest = bench.run(checkpoints=Path(folder))
+        rest.rows = half.rows + rest.rows
+        if found := _differences(plain_run(bench), rest):
+            raise CheckFailed(f"after a resume it differs in {found}: put what step() depends on into state_dict()")
+
+
+@check("OBJ-ZERO", "objective", "zero steps change nothing")
+def zero_steps_change_nothing(subject: Subject) -> None:
+    import torch
+
+    from .bench import snapshot
+
+    for bench in _each(subject):
+        before = snapshot(bench.model())
+        after = bench.run(steps=0).weights
+        changed = [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
+        if changed:
+            raise CheckFailed(f"setup() or finish() changes {changed[0]}")
+
+
+@check("OBJ-FROZEN", "objective", "the tensors that are not trained, and the reference, keep their bits")
+def frozen_tensors_are_untouched(subject: Subject) -> None:
+    import torch
+
+    from .bench import plain_run, snapshot
+
+    for bench in _each(subject):
+        before, run = snapshot(bench.model()), plain_run(bench)
+        for name, tensor in before.items():
+            if name in run.original:
+                if not torch.equal(tensor, run.original[name]):
+                    raise CheckFailed(f"the reference's {name} is not the model's any more")
+            elif not torch.equal(tensor, run.weights[name]):
+                raise CheckFailed(f"{name} is not trained and has changed")
+
+
+@check("OBJ-MEMORY", "objective", "nothing grows from step to step, and all is released in the end")
+def memory_is_released(subject: Subject) -> None:
+    import gc
+
+    from .bench import STEPS
+
+    for bench in _each(subject):
+        bench.run(steps=1)  # what is made once per process
+        gc.collect()
+        gc.freeze()  # only what is made from here on is looked at
+        try:
+            counts, after = _new_tensors(bench)
+        finally:
+            gc.unfreeze()
+        if counts[-1] > counts[0]:
+            raise CheckFailed(f"{counts[-1] - counts[0]} more tensors are kept after {STEPS // 2} more steps")
+        if after:
+            raise CheckFailed(f"{after} tensors are kept when the stage is over")
+
+
+def _new_tensors(bench: Bench) -> tuple[list[int], int]:
+    """How many new tensors live half-way, at the end of the last step, and after the stage."""
+    import gc
+
+    import torch
+
+    from .bench import STEPS
+
+    def live() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    counts: list[int] = []
+
+    def count(step: int) -> None:
+        if step in (STEPS // 2 - 1, STEPS - 1):
+            counts.append(live())
+
+    bench.run(on_step=count)
+    return counts, live()
+
+
+@check("OBJ-PROCESSES", "objective", "two processes give what one gives")
+def two_processes_equal_one(subject: Subject) -> None:
+    raise Skipped("this version cannot run a stage in several processes")
+
+
+# The checks of gradients and of the declared requirements are files of their own; they stand in the list after these.
+from . import gradients, touches  # noqa: E402
+
+assert all((gradients, touches))
