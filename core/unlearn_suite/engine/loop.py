@@ -17,9 +17,11 @@ from . import checkpoint
 from .accounting import Meter, StageCost
 from .batch import make_roles
 from .context import Services, StageContext
+from .keeping import keeping
 from .lora import Adapters
 from .objective import Objective, Scalars
 from .shape import ModelShape
+from .shelf import Shelf
 from .views import ModelViews
 
 
@@ -41,6 +43,8 @@ class StageJob:
     on_resume: Callable[[int], None] = lambda step: None
     guard: Callable[[], AbstractContextManager[Any]] = nullcontext
     """wraps every call into the objective, so that what it raises is reported as its own"""
+    shelf: Shelf = field(default_factory=Shelf)
+    """where what the stage's base model computes is kept"""
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,10 @@ def _run(tokenizer: Any, job: StageJob, views: ModelViews, like: Tensor) -> Stag
             job.objective.setup(ctx)
         ctx.views.clear()
         first = _resume(ctx, job)
+    ctx.views.keep(keeping(ctx, job.shelf, like))
     with meter.phase("train"):
         finished = _train(ctx, job, first, meter)
+    ctx.views.keep(None)
     if not finished:
         return StageResult(views, {}, meter.cost(), stopped=True)
     with meter.phase("finish"):

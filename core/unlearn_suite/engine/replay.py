@@ -8,7 +8,7 @@ model's own, on every architecture, and a part gives the same bits as the whole.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -58,11 +58,9 @@ class Replay:
         replaces parameters by name for this pass.
         """
         out: dict[int, Tensor] = {}
-        try:
-            with self._borrowed(start, hidden, stop, {*keep, stop}, out):
-                self._call_base(batch, params)
-        except _Stop:
-            pass
+        self._learn_return(start)
+        with suppress(_Stop), self._borrowed(start, hidden, stop, {*keep, stop}, out):
+            self._call_base(batch, params)
         return out
 
     def last_hidden(
@@ -74,8 +72,12 @@ class Replay:
         keep: Collection[int] = (),
         params: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """The LM head's input [B, T, D] (after the final norm), and the outputs of blocks in `keep`."""
+        """The LM head's input [B, T, D] (after the final norm), and the outputs of blocks in `keep`.
+
+        `start` may be the number of blocks: then `hidden` is the last one's output and no block runs.
+        """
         out: dict[int, Tensor] = {}
+        self._learn_return(start)
         with self._borrowed(start, hidden, None, set(keep), out):
             result = self._call_base(batch, params)
         return result.last_hidden_state, out
@@ -132,31 +134,37 @@ class Replay:
         try:
             for index, block in enumerate(touched):
                 if index < start:
-                    block.forward = self._skipped(index)
+                    block.forward = self._skipped(index, hidden if index == start - 1 else None)
                 else:
-                    given = hidden if index == start else None
-                    block.forward = self._run(index, originals[index], given, stop, keep, out)
+                    block.forward = self._run(index, originals[index], stop, keep, out)
             yield
         finally:
             for block in touched:
                 del block.forward
 
-    def _skipped(self, index: int) -> Any:
+    def _skipped(self, index: int, output: Tensor | None) -> Any:
+        """A forward that returns `output`, or its input, in the form that the block itself does."""
+        size = self._returns_tuple.get(index, self._returns_tuple.get(0, 0))
+
         def forward(h: Tensor, *_: Any, **__: Any) -> Any:
-            return self._as_returned(index, h)
+            h = h if output is None else output
+            return (h, *([None] * (size - 1))) if size else h
 
         return forward
 
-    def _as_returned(self, index: int, h: Tensor) -> Any:
-        size = self._returns_tuple.get(index, 0)
-        return (h, *([None] * (size - 1))) if size else h
+    def _learn_return(self, start: int) -> None:
+        """Before blocks are skipped that never ran: see on two tokens whether block 0 returns a tuple."""
+        if start == 0 or self._returns_tuple:
+            return
+        ids = torch.zeros((1, 2), dtype=torch.long, device=next(self.base.parameters()).device)
+        calls = self.block_calls
+        with torch.no_grad(), suppress(_Stop), self._borrowed(0, None, 0, set(), {}):
+            self.base(input_ids=ids, use_cache=False)
+        self.block_calls = calls
 
-    def _run(
-        self, index: int, original: Any, given: Tensor | None, stop: int | None, keep: set[int], out: dict[int, Tensor]
-    ) -> Any:
+    def _run(self, index: int, original: Any, stop: int | None, keep: set[int], out: dict[int, Tensor]) -> Any:
         def forward(h: Tensor, *args: Any, **kwargs: Any) -> Any:
             self.block_calls += 1
-            h = h if given is None else given
             if self.checkpoint_blocks and not self.keeps_graph and torch.is_grad_enabled():
                 result = checkpoint(original, h, *args, use_reentrant=False, **kwargs)
             else:

@@ -1,8 +1,9 @@
 """The two views of a model, `policy` (being trained) and `reference` (frozen), on one copy of the weights.
 
 Everything below the lowest trainable block is the same for both: it runs once per batch, without
-autograd. Nothing above the deepest block asked for is run. The reference is the same model with the
-original values of the trainable tensors put in its place for the pass. All of it is exact.
+autograd, or comes from what is kept (`kept.py`). No block runs twice for a batch, none above the deepest
+that is asked for. The reference is the same model with the original values of the trainable tensors put in
+its place for the pass. All of it is exact.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .batch import Batch, Over
+from .kept import Kept, What
 from .losses import label_logprobs
 from .replay import Replay
 from .shape import ModelShape
@@ -30,40 +32,64 @@ _HEAD_ROWS = 1024
 
 @dataclass
 class _Trail:
-    """What one view has computed for one batch: block outputs, and the LM head's input."""
+    """What one view has computed for one batch: the outputs of all blocks that ran, and the LM head's input."""
 
     outputs: dict[int, Tensor] = field(default_factory=dict)
     last_hidden: Tensor | None = None
+
+    def take(self, other: _Trail) -> None:
+        """What `other` knows, without its graph."""
+        self.outputs |= {b: h.detach() for b, h in other.outputs.items() if b not in self.outputs}
+        if self.last_hidden is None and other.last_hidden is not None:
+            self.last_hidden = other.last_hidden.detach()
+
+
+@dataclass
+class _Trails:
+    """A batch's trails, with autograd and without, for one state of the weights."""
+
+    versions: object
+    live: _Trail = field(default_factory=_Trail)
+    still: _Trail = field(default_factory=_Trail)
 
 
 class SharedPrefix:
     """Outputs of the blocks below the lowest trainable one, once per batch, without autograd."""
 
-    def __init__(self, replay: Replay, lowest: int) -> None:
+    def __init__(self, replay: Replay, lowest: int, kept: Kept | None = None) -> None:
         self.replay = replay
         self.lowest = lowest
+        self.kept = kept
         self._cache: WeakKeyDictionary[Batch, dict[int, Tensor]] = WeakKeyDictionary()
 
     def outputs(self, batch: Batch, blocks: Iterable[int]) -> dict[int, Tensor]:
         """{block: [B, T, D]} for blocks below `lowest`."""
+        wanted = sorted(set(blocks))
         known = self._cache.setdefault(batch, {})
-        missing = sorted(set(blocks) - set(known))
+        for block in wanted:
+            if block not in known and (value := self.kept_value(batch, block)) is not None:
+                known[block] = value
+        missing = [b for b in wanted if b not in known]
         if missing:
-            below = [b for b in known if b < missing[0]]
-            start = max(below) + 1 if below else 0
+            below = max((b for b in known if b < missing[0]), default=-1)
             with torch.no_grad():
-                known |= self.replay.blocks_to(
+                found = self.replay.blocks_to(
                     batch,
-                    start=start,
-                    hidden=known[start - 1] if start else None,
+                    start=below + 1,
+                    hidden=known.get(below),
                     stop=missing[-1],
-                    keep=missing,
+                    keep=range(below + 1, missing[-1]),
                 )
-        return {block: known[block] for block in blocks}
+            known |= {b: h for b, h in found.items() if b not in known}
+        return {block: known[block] for block in wanted}
 
     def input_of_lowest(self, batch: Batch) -> Tensor | None:
         """The input of block `lowest`; None when that is the embeddings."""
         return self.outputs(batch, [self.lowest - 1])[self.lowest - 1] if self.lowest > 0 else None
+
+    def kept_value(self, batch: Batch, what: What) -> Tensor | None:
+        """What the base model computes for the batch, if such values are kept."""
+        return self.kept.get(batch, what) if self.kept else None
 
     def clear(self) -> None:
         self._cache.clear()
@@ -78,41 +104,35 @@ class View:
         self._trainable = trainable
         self._frozen = frozen
         self._values: Mapping[str, Tensor] | None = trainable if frozen else None
-        self._trails: WeakKeyDictionary[Batch, tuple[object, _Trail]] = WeakKeyDictionary()
+        self._trails: WeakKeyDictionary[Batch, _Trails] = WeakKeyDictionary()
 
     def hidden(self, batch: Batch, blocks: Iterable[int]) -> dict[int, Tensor]:
         """{block: output [B, T, D]} (the residual stream after the block, HF `hidden_states[block + 1]`)."""
         wanted = list(dict.fromkeys(blocks))
         for block in wanted:
             self._replay.shape.check_block(block)
+        if not batch.examples:
+            return {block: self._nothing(batch, self._replay.shape.hidden_size) for block in wanted}
         low = [b for b in wanted if b < self._prefix.lowest]
         result = self._prefix.outputs(batch, low) if low else {}
-        high = [b for b in wanted if b >= self._prefix.lowest]
-        if high:
+        if high := [b for b in wanted if b >= self._prefix.lowest]:
             trail = self._trail(batch)
-            missing = [b for b in high if b not in trail.outputs]
-            if missing:
-                start, hidden = self._resume_point(batch, trail, min(missing))
-                with self._grad():
-                    trail.outputs |= self._replay.blocks_to(
-                        batch,
-                        start=start,
-                        hidden=hidden,
-                        stop=max(missing),
-                        keep=missing,
-                        params=self._params(),
-                    )
+            self._reach(batch, trail, high)
             result |= {b: trail.outputs[b] for b in high}
         return {block: result[block] for block in wanted}
 
     def logits(self, batch: Batch) -> Tensor:
         """[B, T, V] in the model's dtype; position t predicts token t + 1."""
-        last = self._last_hidden(batch)
+        if not batch.examples:
+            return self._nothing(batch, self._replay.shape.vocab_size)
+        last = self.last_hidden(batch)
         with self._grad():
             return self._replay.head(last, self._params())
 
     def token_logprobs(self, batch: Batch, over: Over = "content") -> Tensor:
         """[B, T] float32: log p(x_t | x_<t) where the mask `over` holds, 0 elsewhere (position 0 too)."""
+        if self._frozen and (known := self._prefix.kept_value(batch, "logprobs")) is not None:
+            return known.masked_fill(~batch.mask(over), 0.0)
         return self.per_token(batch, label_logprobs, over)
 
     def per_token(self, batch: Batch, of: PerToken, over: Over = "content", against: View | None = None) -> Tensor:
@@ -126,7 +146,7 @@ class View:
         views = (self,) if against is None else (self, against)
         mask = batch.mask(over)[:, 1:]
         labels = batch.input_ids[:, 1:][mask]
-        rows = [view._last_hidden(batch)[:, :-1][mask] for view in views]
+        rows = [view.last_hidden(batch)[:, :-1][mask] for view in views]
         pieces = [
             self._on_rows(of, y, views, h)
             for y, *h in zip(labels.split(_HEAD_ROWS), *(r.split(_HEAD_ROWS) for r in rows), strict=True)
@@ -159,17 +179,48 @@ class View:
         with self._grad():
             return self._replay.head(rows[None], self._params())[0]
 
-    def _last_hidden(self, batch: Batch) -> Tensor:
+    def last_hidden(self, batch: Batch) -> Tensor:
+        """[B, T, D]: what the LM head reads, after the final norm."""
+        if not batch.examples:
+            return self._nothing(batch, self._replay.shape.hidden_size)
         trail = self._trail(batch)
+        if trail.last_hidden is None and self._frozen:
+            trail.last_hidden = self._prefix.kept_value(batch, "last")
         if trail.last_hidden is None:
-            start, hidden = self._resume_point(batch, trail, self._replay.shape.n_blocks)
-            if start == self._replay.shape.n_blocks:  # every block is done: only the norm is left
-                start, hidden = self._resume_point(batch, trail, start - 1)
+            n = self._replay.shape.n_blocks
+            start, hidden = self._resume_point(batch, trail, n)
             with self._grad():
-                trail.last_hidden, _ = self._replay.last_hidden(
-                    batch, start=start, hidden=hidden, params=self._params()
+                trail.last_hidden, found = self._replay.last_hidden(
+                    batch, start=start, hidden=hidden, keep=range(start, n), params=self._params()
                 )
+            trail.outputs |= found
         return trail.last_hidden
+
+    def assume(self, batch: Batch, known: Mapping[What, Tensor]) -> None:
+        """Take block outputs and last hidden state [B, T, D] of this view that were computed before."""
+        outputs = {what: h for what, h in known.items() if isinstance(what, int)}
+        self._trail(batch).take(_Trail(outputs, known.get("last")))
+
+    def _reach(self, batch: Batch, trail: _Trail, blocks: Iterable[int]) -> None:
+        """Have the outputs of `blocks`, none of them in the prefix, in the trail.
+
+        The outputs on the way are held too: no order of readings computes a block twice.
+        """
+        missing = sorted(b for b in blocks if b not in trail.outputs)
+        if self._frozen:
+            for block in missing:
+                if (value := self._prefix.kept_value(batch, block)) is not None:
+                    trail.outputs[block] = value
+            missing = [b for b in missing if b not in trail.outputs]
+        if not missing:
+            return
+        start, hidden = self._resume_point(batch, trail, missing[0])
+        stop = missing[-1]
+        with self._grad():
+            found = self._replay.blocks_to(
+                batch, start=start, hidden=hidden, stop=stop, keep=range(start, stop), params=self._params()
+            )
+        trail.outputs |= {b: h for b, h in found.items() if b not in trail.outputs}
 
     def _resume_point(self, batch: Batch, trail: _Trail, block: int) -> tuple[int, Tensor | None]:
         """The deepest known place below `block`: (first block to run, its input)."""
@@ -178,16 +229,21 @@ class View:
             return max(below) + 1, trail.outputs[max(below)]
         return self._prefix.lowest, self._prefix.input_of_lowest(batch)
 
+    def _nothing(self, batch: Batch, size: int) -> Tensor:
+        """[0, T, size] for a batch without examples."""
+        like = next(self._replay.model.parameters())
+        return like.new_zeros((*batch.input_ids.shape, size))
+
     def _trail(self, batch: Batch) -> _Trail:
-        """This batch's trail, a fresh one if the weights or the autograd mode have changed since."""
-        state: object = None
-        if not self._frozen:
-            state = (torch.is_grad_enabled(), tuple(p._version for p in self._trainable.values()))
+        """This batch's trail, a fresh one if the weights have changed since."""
+        versions = () if self._frozen else tuple(p._version for p in self._trainable.values())
         known = self._trails.get(batch)
-        if known is None or known[0] != state:
-            known = (state, _Trail())
-            self._trails[batch] = known
-        return known[1]
+        if known is None or known.versions != versions:
+            known = self._trails[batch] = _Trails(versions)
+        if torch.is_grad_enabled() and not self._frozen:
+            return known.live
+        known.still.take(known.live)
+        return known.still
 
     def _params(self) -> Mapping[str, Tensor] | None:
         return self._values
@@ -212,6 +268,20 @@ class ModelViews:
         self._prefix = SharedPrefix(self.replay, _lowest(shape, names))
         self.policy = View(self._prefix, self.trainable, frozen=False)
         self.reference = View(self._prefix, self.original, frozen=True)
+
+    def keep(self, kept: Kept | None) -> None:
+        """From now on read what the base model computes from `kept`, where it has it."""
+        self._prefix.kept = kept
+
+    def base_value(self, batch: Batch, what: What, known: Mapping[What, Tensor]) -> Tensor:
+        """What the model computed when the stage began, for a whole batch; what is `known` of it is not run again."""
+        view = View(SharedPrefix(self.replay, 0), self.original, frozen=True)
+        view.assume(batch, known)
+        if what == "last":
+            return view.last_hidden(batch)
+        if what == "logprobs":
+            return view.token_logprobs(batch)
+        return view.hidden(batch, [what])[what]
 
     def restore(self) -> None:
         """Put the original values of the trainable tensors back, bit for bit."""
