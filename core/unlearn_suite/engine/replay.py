@@ -96,6 +96,11 @@ class Replay:
                 return functional_call(self.model, dict(params), (), kwargs).logits
             return self.model(**kwargs).logits
 
+    def trains_head(self) -> bool:
+        """Whether a tensor that `head` reads is trained (a tied embedding is one)."""
+        outside = (child for child in self.model.children() if all(m is not self.base for m in child.modules()))
+        return any(p.requires_grad for child in outside for p in child.parameters())
+
     @contextmanager
     def twice_differentiable(self) -> Iterator[None]:
         """Inside, gradients have gradients: attention as plain matrix products, nothing recomputed.

@@ -21,6 +21,7 @@ from .batch import Batch, Over
 from .kept import Kept, What
 from .losses import label_logprobs
 from .replay import Replay
+from .row_values import row_values
 from .shape import ModelShape
 
 PerToken = Callable[..., Tensor]
@@ -140,8 +141,8 @@ class View:
 
         `of` is given logits [N, V] and labels [N] (token t and the logits before it stand together) and
         returns [N]; with `against`, the logits of that view come third. Elsewhere the result is 0. `of` sees
-        some positions at a time and is computed again in the backward pass, so no [B, T, V] tensor exists;
-        it must treat each position by itself. Gradients reach every view that has any.
+        some positions at a time, so no [B, T, V] tensor exists; it must treat each position by itself and read
+        no other tensor that is trained. Gradients reach every view that has any.
         """
         views = (self,) if against is None else (self, against)
         mask = batch.mask(over)[:, 1:]
@@ -168,11 +169,12 @@ class View:
             first, *others = (view._head(h) for view, h in zip(views, hidden, strict=True))
             return of(first, labels, *others).float()
 
-        again = not self._replay.keeps_graph and torch.is_grad_enabled()
-        if again and not all(view._frozen for view in views):
+        if self._replay.keeps_graph or not torch.is_grad_enabled():
+            return values(*rows)
+        if any(view._trains_head() for view in views):
             result: Tensor = checkpoint(values, *rows, use_reentrant=False)
             return result
-        return values(*rows)
+        return row_values(values, rows)
 
     def _head(self, rows: Tensor) -> Tensor:
         """Logits [N, V] of rows [N, D]."""
