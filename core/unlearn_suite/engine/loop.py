@@ -76,6 +76,7 @@ def run_stage(model: nn.Module, tokenizer: Any, job: StageJob) -> StageResult:
     adapters = Adapters(model, needs.trainable, job.train.lora, job.seed) if job.train.lora else None
     views = ModelViews(model, shape, adapters.names if adapters else needs.trainable)
     views.replay.checkpoint_blocks = job.train.recompute
+    views.replay.compile_blocks = job.train.compile
     try:
         result = _run(tokenizer, job, views, next(model.parameters()))
         if adapters and not result.stopped:

@@ -39,6 +39,9 @@ class Replay:
         self.checkpoint_blocks = False
         self.keeps_graph = False
         """inside `twice_differentiable`: nothing may be recomputed, as that loses second derivatives"""
+        self.compile_blocks = False
+        """in passes with autograd; what is computed without it has the same bits either way"""
+        self._compiled: dict[int, Any] = {}
         self._returns_tuple: dict[int, int] = {}
         self.block_calls = 0
 
@@ -167,13 +170,25 @@ class Replay:
             self.base(input_ids=ids, use_cache=False)
         self.block_calls = calls
 
+    def _compiles(self) -> bool:
+        """Not where operators are watched (FLOPs are counted): compiled code hides them."""
+        watched = bool(torch.utils._python_dispatch._get_current_dispatch_mode_stack())
+        return self.compile_blocks and torch.is_grad_enabled() and not watched
+
+    def _compiled_block(self, index: int, original: Any) -> Any:
+        """The block's own forward, compiled once; sizes are not fixed, so that batches of any length fit."""
+        if index not in self._compiled:
+            self._compiled[index] = torch.compile(original, dynamic=True)
+        return self._compiled[index]
+
     def _run(self, index: int, original: Any, stop: int | None, keep: set[int], out: dict[int, Tensor]) -> Any:
         def forward(h: Tensor, *args: Any, **kwargs: Any) -> Any:
             self.block_calls += 1
+            run = self._compiled_block(index, original) if self._compiles() else original
             if self.checkpoint_blocks and not self.keeps_graph and torch.is_grad_enabled():
-                result = checkpoint(original, h, *args, use_reentrant=False, **kwargs)
+                result = checkpoint(run, h, *args, use_reentrant=False, **kwargs)
             else:
-                result = original(h, *args, **kwargs)
+                result = run(h, *args, **kwargs)
             self._returns_tuple[index] = len(result) if isinstance(result, tuple) else 0
             if index in keep:
                 out[index] = result[0] if isinstance(result, tuple) else result
