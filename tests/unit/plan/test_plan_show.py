@@ -119,6 +119,9 @@ arms:
       betas: [0.9, 0.999]
       lora: null
       recompute: false
+      keep: auto
+      optimizer: adamw
+      compile: false
       save_every: 25
       with:
         block: 7
@@ -142,6 +145,9 @@ arms:
       betas: [0.9, 0.999]
       lora: null
       recompute: false
+      keep: auto
+      optimizer: adamw
+      compile: false
       save_every: 25
       with:
         block: 7
