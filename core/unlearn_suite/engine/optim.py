@@ -17,7 +17,8 @@ _FUSED = ("cpu", "cuda")
 
 def global_norm(tensors: Iterable[Tensor | None]) -> Tensor:
     """L2 norm over all entries of all tensors, float32 scalar."""
-    norms = [torch.linalg.vector_norm(t.detach(), dtype=torch.float32) for t in tensors if t is not None]
+    found = [t.detach() for t in tensors if t is not None]
+    norms = [torch.linalg.vector_norm(t, dtype=torch.promote_types(t.dtype, torch.float32)).float() for t in found]
     return torch.stack(norms).norm() if norms else torch.zeros(())
 
 

@@ -173,7 +173,7 @@ class Replay:
     def _compiles(self) -> bool:
         """Not where operators are watched (FLOPs are counted): compiled code hides them."""
         watched = bool(torch.utils._python_dispatch._get_current_dispatch_mode_stack())
-        return self.compile_blocks and torch.is_grad_enabled() and not watched
+        return self.compile_blocks and not self.keeps_graph and torch.is_grad_enabled() and not watched
 
     def _compiled_block(self, index: int, original: Any) -> Any:
         """The block's own forward, compiled once; sizes are not fixed, so that batches of any length fit."""

@@ -20,7 +20,7 @@ Values = Callable[..., Tensor]
 def row_values(values: Values, rows: Sequence[Tensor]) -> Tensor:
     """`values(*rows)` [N]. The gradient reaches the rows and nothing else that `values` reads."""
     if torch.is_grad_enabled() and any(r.requires_grad for r in rows):
-        result: Tensor = _RowValues.apply(values, *rows)  # type: ignore[no-untyped-call]
+        result: Tensor = _RowValues.apply(values, *rows)
         return result
     return values(*rows)
 

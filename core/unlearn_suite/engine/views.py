@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from .batch import Batch, Over
 from .kept import Kept, What
 from .losses import label_logprobs
+from .passed import SharedPrefix, Trail, Trails
 from .replay import Replay
 from .row_values import row_values
 from .shape import ModelShape
@@ -31,71 +31,6 @@ _HEAD_ROWS = 1024
 """positions per LM-head call: bounds the [rows, V] float32 logits"""
 
 
-@dataclass
-class _Trail:
-    """What one view has computed for one batch: the outputs of all blocks that ran, and the LM head's input."""
-
-    outputs: dict[int, Tensor] = field(default_factory=dict)
-    last_hidden: Tensor | None = None
-
-    def take(self, other: _Trail) -> None:
-        """What `other` knows, without its graph."""
-        self.outputs |= {b: h.detach() for b, h in other.outputs.items() if b not in self.outputs}
-        if self.last_hidden is None and other.last_hidden is not None:
-            self.last_hidden = other.last_hidden.detach()
-
-
-@dataclass
-class _Trails:
-    """A batch's trails, with autograd and without, for one state of the weights."""
-
-    versions: object
-    live: _Trail = field(default_factory=_Trail)
-    still: _Trail = field(default_factory=_Trail)
-
-
-class SharedPrefix:
-    """Outputs of the blocks below the lowest trainable one, once per batch, without autograd."""
-
-    def __init__(self, replay: Replay, lowest: int, kept: Kept | None = None) -> None:
-        self.replay = replay
-        self.lowest = lowest
-        self.kept = kept
-        self._cache: WeakKeyDictionary[Batch, dict[int, Tensor]] = WeakKeyDictionary()
-
-    def outputs(self, batch: Batch, blocks: Iterable[int]) -> dict[int, Tensor]:
-        """{block: [B, T, D]} for blocks below `lowest`."""
-        wanted = sorted(set(blocks))
-        known = self._cache.setdefault(batch, {})
-        for block in wanted:
-            if block not in known and (value := self.kept_value(batch, block)) is not None:
-                known[block] = value
-        missing = [b for b in wanted if b not in known]
-        if missing:
-            below = max((b for b in known if b < missing[0]), default=-1)
-            with torch.no_grad():
-                found = self.replay.blocks_to(
-                    batch,
-                    start=below + 1,
-                    hidden=known.get(below),
-                    stop=missing[-1],
-                    keep=range(below + 1, missing[-1]),
-                )
-            known |= {b: h for b, h in found.items() if b not in known}
-        return {block: known[block] for block in wanted}
-
-    def input_of_lowest(self, batch: Batch) -> Tensor | None:
-        """The input of block `lowest`; None when that is the embeddings."""
-        return self.outputs(batch, [self.lowest - 1])[self.lowest - 1] if self.lowest > 0 else None
-
-    def kept_value(self, batch: Batch, what: What) -> Tensor | None:
-        """What the base model computes for the batch, if such values are kept."""
-        return self.kept.get(batch, what) if self.kept else None
-
-    def clear(self) -> None:
-        self._cache.clear()
-
-
 class View:
     """One way to read the model. All methods take a `Batch` and keep its shapes and padding."""
 
@@ -105,7 +40,7 @@ class View:
         self._trainable = trainable
         self._frozen = frozen
         self._values: Mapping[str, Tensor] | None = trainable if frozen else None
-        self._trails: WeakKeyDictionary[Batch, _Trails] = WeakKeyDictionary()
+        self._trails: WeakKeyDictionary[Batch, Trails] = WeakKeyDictionary()
 
     def hidden(self, batch: Batch, blocks: Iterable[int]) -> dict[int, Tensor]:
         """{block: output [B, T, D]} (the residual stream after the block, HF `hidden_states[block + 1]`)."""
@@ -176,6 +111,10 @@ class View:
             return result
         return row_values(values, rows)
 
+    def _trains_head(self) -> bool:
+        """Whether gradients must reach the LM head's own tensors."""
+        return not self._frozen and (self._values is not None or self._replay.trains_head())
+
     def _head(self, rows: Tensor) -> Tensor:
         """Logits [N, V] of rows [N, D]."""
         with self._grad():
@@ -201,9 +140,9 @@ class View:
     def assume(self, batch: Batch, known: Mapping[What, Tensor]) -> None:
         """Take block outputs and last hidden state [B, T, D] of this view that were computed before."""
         outputs = {what: h for what, h in known.items() if isinstance(what, int)}
-        self._trail(batch).take(_Trail(outputs, known.get("last")))
+        self._trail(batch).take(Trail(outputs, known.get("last")))
 
-    def _reach(self, batch: Batch, trail: _Trail, blocks: Iterable[int]) -> None:
+    def _reach(self, batch: Batch, trail: Trail, blocks: Iterable[int]) -> None:
         """Have the outputs of `blocks`, none of them in the prefix, in the trail.
 
         The outputs on the way are held too: no order of readings computes a block twice.
@@ -224,7 +163,7 @@ class View:
             )
         trail.outputs |= {b: h for b, h in found.items() if b not in trail.outputs}
 
-    def _resume_point(self, batch: Batch, trail: _Trail, block: int) -> tuple[int, Tensor | None]:
+    def _resume_point(self, batch: Batch, trail: Trail, block: int) -> tuple[int, Tensor | None]:
         """The deepest known place below `block`: (first block to run, its input)."""
         below = [b for b in trail.outputs if b < block]
         if below:
@@ -236,12 +175,12 @@ class View:
         like = next(self._replay.model.parameters())
         return like.new_zeros((*batch.input_ids.shape, size))
 
-    def _trail(self, batch: Batch) -> _Trail:
+    def _trail(self, batch: Batch) -> Trail:
         """This batch's trail, a fresh one if the weights have changed since."""
         versions = () if self._frozen else tuple(p._version for p in self._trainable.values())
         known = self._trails.get(batch)
         if known is None or known.versions != versions:
-            known = self._trails[batch] = _Trails(versions)
+            known = self._trails[batch] = Trails(versions)
         if torch.is_grad_enabled() and not self._frozen:
             return known.live
         known.still.take(known.live)
@@ -277,7 +216,8 @@ class ModelViews:
 
     def base_value(self, batch: Batch, what: What, known: Mapping[What, Tensor]) -> Tensor:
         """What the model computed when the stage began, for a whole batch; what is `known` of it is not run again."""
-        view = View(SharedPrefix(self.replay, 0), self.original, frozen=True)
+        values = self.reference._values or {}  # of all that may differ from the base model now
+        view = View(SharedPrefix(self.replay, 0), values, frozen=True)
         view.assume(batch, known)
         if what == "last":
             return view.last_hidden(batch)
@@ -300,7 +240,7 @@ class ModelViews:
         What lies below all that may change is still shared by both views.
         """
         lowest = _lowest(self.shape, [*self.trainable, *extra])
-        prefix = self._prefix if lowest == self._prefix.lowest else SharedPrefix(self.replay, lowest)
+        prefix = self._prefix if lowest == self._prefix.lowest else SharedPrefix(self.replay, lowest, self._prefix.kept)
         before = [(view, view._prefix, view._trainable, view._values) for view in (self.policy, self.reference)]
         self.policy.clear()
         self.policy._prefix, self.policy._trainable = prefix, {**self.trainable, **extra}

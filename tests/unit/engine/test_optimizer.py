@@ -1,4 +1,4 @@
-"""AdamW against its equations in float64; 8-bit moments: resumable to the bit, and one clear line without the package."""
+"""AdamW against its equations in float64; 8-bit moments: resumed to the bit, one clear line without the package."""
 
 from __future__ import annotations
 

@@ -93,13 +93,13 @@ def test_with_kept_values_a_later_step_runs_the_policys_blocks_only(examples):
     for step in range(4):
         before = views.replay.block_calls
         batches = [data.batch(step, 3) for data in roles.values()]
-        for name, reading in READINGS.items():
+        for reading in READINGS.values():
             for view in (views.policy, views.reference):
                 for batch in batches:
                     reading(views, view, batch)
         views.clear()
         if step:
-            assert views.replay.block_calls - before == len(batches) * (BLOCKS - 1), name
+            assert views.replay.block_calls - before == len(batches) * (BLOCKS - 1)
 
 
 def test_an_empty_batch_reads_as_nothing(make_batch):
