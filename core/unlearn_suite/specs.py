@@ -109,6 +109,16 @@ class Train(Config):
     """train low-rank adapters instead of the matrices themselves (none = the matrices)"""
     recompute: bool = False
     """compute activations again in the backward pass instead of keeping them: less memory, more time"""
+    keep: Literal["auto", "memory", "disk", "off"] = "auto"
+    """what the untrained model computes (inputs of the lowest trained block, reference activations and log-probs) is
+    computed once for a role whose examples come again within the stage, steps x batch > examples, and read after that;
+    auto = in memory if it fits in a quarter of what is free, else in files below the run's shared/kept; off = computed
+    in every step. Results agree to rounding with `off`, to the bit between the other three"""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw8bit = its two moments in 8 bits (needs the extra `lowbit`): a quarter of the memory, not the same result"""
+    compile: bool = False
+    """torch.compile the trained part of the model: the same equations in other kernels, so equal to rounding only, also
+    after a resume; pays on GPUs in long stages"""
     save_every: int = Field(25, ge=1)
     """steps between checkpoints inside the stage"""
     diagnostics: Diagnostics | None = None

@@ -22,6 +22,8 @@ Identity = Callable[[Mapping[str, Any]], str]
 HOST = "unlearn-suite"
 # A checkpoint's spacing never changes a result: a resumed run ends with the same bits.
 HARMLESS_TRAIN_KEYS = ("save_every",)
+# Where activations are kept never changes a result; whether they are can change its last bits.
+SAME_KEEP = ("auto", "memory", "disk")
 
 
 def canonical(value: Any) -> str:
@@ -161,6 +163,7 @@ class _Study:
     def _stage_identity(self, stage: Stage) -> Json:
         train = stage.train.model_dump(mode="json")
         kept = {key: value for key, value in train.items() if key not in HARMLESS_TRAIN_KEYS}
+        kept["keep"] = kept["keep"] in SAME_KEEP
         return {"use": stage.entry.qualified, "with": self._options(stage.config, self._file), "train": kept}
 
     def _metric(self, use: MetricUse, model: str, sources: Mapping[str, Any], seed: int) -> Json:

@@ -21,7 +21,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -35,8 +35,11 @@ from unlearn_suite.engine.shape import ModelShape
 from unlearn_suite.specs import Example, Train
 
 ROLES = ("forget", "retain")
-WARM_UP = 2
-"""steps at the beginning that are not timed (one of them is the one whose FLOPs are counted)"""
+EXAMPLES = 8
+"""texts per role; they come again"""
+WARM_UP = 4
+"""steps at the beginning that are not timed: the first pass over the data at the usual batch, in which what is kept
+is computed"""
 MB = 2**20
 CPU = torch.device("cpu")
 
@@ -64,7 +67,12 @@ def parser(text: str) -> argparse.ArgumentParser:
     made.add_argument("model", help="folder of a causal language model")
     made.add_argument("--batch", type=int, default=2, help="examples per role and step")
     made.add_argument("--length", type=int, default=128, help="tokens per example")
-    made.add_argument("--steps", type=int, default=6, help=f"steps; the first {WARM_UP} are not timed")
+    made.add_argument(
+        "--steps",
+        type=int,
+        default=10,
+        help=f"steps; the first {WARM_UP} are not timed, nor the last, whose FLOPs are counted",
+    )
     made.add_argument("--threads", type=int, default=2)
     made.add_argument("--lr", type=float, default=5e-5)
     made.add_argument("--worker", help=argparse.SUPPRESS)
@@ -90,11 +98,19 @@ def examples(length: int) -> dict[str, list[Example]]:
     pieces = [" ".join(words[i : i + size]) for i in range(0, len(words) - size, size)]
     half = len(pieces) // 2
     parts = {"forget": pieces[:half], "retain": pieces[half : 2 * half]}
-    return {role: [Example(f"{role}-{i}", t) for i, t in enumerate(found)] for role, found in parts.items()}
+    return {role: [Example(f"{role}-{i}", t) for i, t in enumerate(found[:EXAMPLES])] for role, found in parts.items()}
 
 
-def train_options(args: argparse.Namespace) -> Train:
-    return Train(steps=args.steps, lr=args.lr, batch=args.batch, length=args.length, clip=None, save_every=10**6)
+def train_options(args: argparse.Namespace, keep: Literal["memory", "off"] = "off") -> Train:
+    return Train(
+        steps=args.steps,
+        lr=args.lr,
+        batch=args.batch,
+        length=args.length,
+        clip=None,
+        save_every=10**6,
+        keep=keep,
+    )
 
 
 class Plain:
@@ -149,7 +165,7 @@ def run_plain(
     losses = []
     for step in range(train.steps):
         batch = {role: data.batch(step, train.batch) for role, data in roles.items()}
-        with count if step == 0 else nullcontext():
+        with count if step == train.steps - 1 else nullcontext():
             value = loss(plain, batch)
             value.backward()
             optimizer.step()
@@ -160,7 +176,7 @@ def run_plain(
 
 
 def run_engine(args: argparse.Namespace, objective: Any) -> None:
-    """The same, as a stage of the suite."""
+    """The same, as a stage of the suite; worker `kept` keeps what the untrained model computes, in memory."""
     model, tokenizer = load(args)
     memory = PeakMemory(CPU)
     before = memory.peak() or 0
@@ -175,7 +191,7 @@ def run_engine(args: argparse.Namespace, objective: Any) -> None:
         job = StageJob(
             index=0,
             objective=objective,
-            train=train_options(args),
+            train=train_options(args, "memory" if args.worker == "kept" else "off"),
             required_roles=ROLES,
             examples=examples(args.length),
             seed=0,
@@ -184,9 +200,22 @@ def run_engine(args: argparse.Namespace, objective: Any) -> None:
             services=Quiet(),
             on_step=on_step,
         )
+        count = _count_last_step(objective, args.steps)
         cost = run_stage(model, tokenizer, job).cost
     peak = max(cost.peak_bytes.values())
-    _tell(Measured(losses, *clock.per_step(), (cost.flops or 0) / cost.steps, peak, before))
+    _tell(Measured(losses, *clock.per_step(), float(count.flops), peak, before))
+
+
+def _count_last_step(objective: Any, steps: int) -> FlopCount:
+    """Count what the objective's last step runs."""
+    count, step = FlopCount(), objective.step
+
+    def counted(batch: Mapping[str, Batch]) -> Any:
+        with count if objective.ctx.step_index == steps - 1 else nullcontext():
+            return step(batch)
+
+    objective.step = counted
+    return count
 
 
 class Quiet:
@@ -215,7 +244,7 @@ class Clock:
 
     def per_step(self) -> tuple[float, float]:
         """Medians over the timed steps."""
-        timed = self.ticks[WARM_UP - 1 :]
+        timed = self.ticks[WARM_UP - 1 : -1]
         steps = list(itertools.pairwise(timed))
         wall, cpu = ([b[i] - a[i] for a, b in steps] for i in (0, 1))
         return statistics.median(wall), statistics.median(cpu)
@@ -248,13 +277,35 @@ def largest_difference(a: Measured, b: Measured, at_most: float = 1e-5) -> float
     return worst
 
 
+COMPARED = (
+    "s/step: plain | engine | kept | throughput: engine | kept | by CPU time: engine | kept | "
+    "GFLOP: plain | engine | kept | peak MB: plain | engine | kept | peak: engine | kept | "
+    "added by training, MB: plain | engine | kept | loss differs by: engine | kept"
+)
+
+
+def compared(plain: Measured, ours: Measured, kept: Measured) -> list[str]:
+    """The cells below `COMPARED`."""
+    every, two = (plain, ours, kept), (ours, kept)
+    return [
+        *(f"{m.seconds:.2f}" for m in every),
+        *(f"**{plain.seconds / m.seconds:.2f}x**" for m in two),
+        *(f"{plain.cpu_seconds / m.cpu_seconds:.2f}x" for m in two),
+        *(f"{m.flops / 1e9:.1f}" for m in every),
+        *(f"{m.peak / MB:.0f}" for m in every),
+        *(f"**{m.peak / plain.peak:.2f}x**" for m in two),
+        *(f"{m.added / MB:.0f}" for m in every),
+        *(f"{largest_difference(plain, m):.0e}" for m in two),
+    ]
+
+
 def conditions(args: argparse.Namespace) -> str:
     """One line: what was run on what."""
     cpu = next((x.split(":")[1].strip() for x in _cpuinfo() if x.startswith("model name")), platform.processor())
     return (
-        f"{Path(args.model).name}, {args.batch} x {args.length} tokens per role, {args.steps} steps "
-        f"(median of the last {args.steps - WARM_UP}), float32, {args.threads} threads, {cpu}, "
-        f"torch {torch.__version__}, transformers {transformers.__version__}"
+        f"{Path(args.model).name}, {args.batch} x {args.length} tokens per role, {args.steps} steps over "
+        f"{EXAMPLES} texts per role (median of {args.steps - WARM_UP - 1} steps), float32, {args.threads} threads, "
+        f"{cpu}, torch {torch.__version__}, transformers {transformers.__version__}"
     )
 
 

@@ -8,8 +8,14 @@ forget tokens, plus the mean of KL(p_ref | p) over retain tokens.
 
 plain: two full copies, both run whole with labels. engine: the same loss written over the two views. Both train
 the same tensors, which alone get gradients: `all` of the model, or the MLP output matrices of the `last N` blocks.
-Every number of a row is measured in this run, each way in a process of its own; the program ends with an
-error when a loss differs by more than 1e-5.
+engine: nothing kept from step to step. kept: what the untrained model computes kept in memory, when the data comes
+again. Every number of a row is measured in this run, each way in a process of its own; the program ends with an
+error when a loss of either differs by more than 1e-5.
+
+floor: FLOPs that the equations need. Forward: blocks below the trained ones once per text, trained ones and LM head
+once per text, and once more on the text that the reference reads; if values are kept, only the trained blocks and
+the LM head, once more for the KL's second distribution. Backward: gradients of the trained matrices and of what lies
+between them and the logits.
 """
 
 from __future__ import annotations
@@ -20,10 +26,11 @@ from typing import Literal
 
 import torch
 from bench import (
-    MB,
+    COMPARED,
     Plain,
+    block_flops,
+    compared,
     conditions,
-    largest_difference,
     measure,
     parser,
     run_engine,
@@ -33,7 +40,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div, logsigmoid
 from transformers import AutoConfig
 
-from unlearn_suite import Config, Loss, LossObjective, ModelShape, Requirements
+from unlearn_suite import Config, Loss, LossObjective, ModelShape, Requirements, losses
 from unlearn_suite.engine.batch import Batch
 
 BETA = 0.1
@@ -72,7 +79,7 @@ class LogProbs(LossObjective[Options]):
                 "retain": -retain.mean(policy.token_logprobs(retain)),
             }
         else:
-            kl_bt = kl(reference.logits(retain), policy.logits(retain)).roll(1, 1)  # position t: of token t
+            kl_bt = reference.per_token(retain, lambda p, _, q: losses.kl(p, q), against=policy)
             parts = {"forget": forget.mean(policy.token_logprobs(forget)), "retain": retain.mean(kl_bt)}
         return Loss(parts)
 
@@ -113,28 +120,38 @@ def names(args: argparse.Namespace, last: int) -> list[str]:
     return [f"model.layers.{i}.mlp.down_proj.weight" for i in range(n - last, n)]
 
 
-def row(method: str, last: int) -> str:
-    plain, ours = (measure(worker, methods=method, last=last) for worker in ("plain", "engine"))
-    worst = largest_difference(plain, ours)
+def floor(args: argparse.Namespace, method: str, last: int, kept: bool) -> float:
+    """FLOPs that the equations need: see the beginning."""
+    config = AutoConfig.from_pretrained(args.model)
+    linear, attention, down = block_flops(config, args.batch, args.length)
+    head = 2 * args.batch * (args.length - 1) * config.hidden_size * config.vocab_size
+    n = config.num_hidden_layers
+    trained = last or n
+    below = 0 if kept else n - trained
+    forward = 2 * (below + trained) * (linear + attention) + 2 * head
+    if not kept:
+        forward += trained * (linear + attention) + head
+    elif method == "graddiff-kl":
+        forward += head
+    if not last:  # gradients of every matrix and of every input but the embeddings'
+        return float(forward + 2 * (n * (2 * linear + 2 * attention) + 2 * head))
+    return float(forward + 2 * (trained * down + (trained - 1) * (linear + 2 * attention) + head))
+
+
+def row(args: argparse.Namespace, method: str, last: int) -> str:
+    plain, ours, kept = (measure(worker, methods=method, last=last) for worker in ("plain", "engine", "kept"))
+    need = [floor(args, method, last, keep) for keep in (False, True)]
     cells = [
         method,
         f"last {last}" if last else "all",
-        *(f"{m.seconds:.2f}" for m in (plain, ours)),
-        f"**{plain.seconds / ours.seconds:.2f}x**",
-        f"{plain.cpu_seconds / ours.cpu_seconds:.2f}x",
-        *(f"{m.flops / 1e9:.1f}" for m in (plain, ours)),
-        *(f"{m.peak / MB:.0f}" for m in (plain, ours)),
-        f"**{ours.peak / plain.peak:.2f}x**",
-        f"{ours.added / MB:.0f} / {plain.added / MB:.0f}",
-        f"{worst:.0e}",
+        *compared(plain, ours, kept),
+        *(f"{n / 1e9:.1f}" for n in need),
+        *(f"{m.flops / n:.3f}" for m, n in zip((ours, kept), need, strict=True)),
     ]
     return f"| {' | '.join(cells)} |"
 
 
-HEAD = (
-    "loss | trained | plain s/step | engine s/step | throughput | by CPU time | plain GFLOP | engine GFLOP | "
-    "plain peak MB | engine peak MB | peak | added by training MB, engine / plain | loss differs by"
-)
+HEAD = f"loss | trained | {COMPARED} | floor GFLOP, engine | kept | engine / floor | kept / floor"
 
 
 def main() -> None:
@@ -143,7 +160,7 @@ def main() -> None:
     made.add_argument("--last", type=int, nargs="+", default=[3, 10, 0], help="blocks trained (0: the whole model)")
     args = made.parse_args()
     method, last = args.methods[0], args.last[0]
-    if args.worker == "engine":
+    if args.worker in ("engine", "kept"):
         run_engine(args, LogProbs(Options(method=method, last=last)))
     elif args.worker == "plain":
         loss = {"npo": plain_npo, "graddiff-kl": plain_graddiff_kl}[method]
@@ -152,7 +169,7 @@ def main() -> None:
         print(f"{conditions(args)}\n\n| {HEAD} |\n|{' ---: |' * len(HEAD.split('|'))}", flush=True)
         for method in args.methods:
             for last in args.last:
-                print(row(method, last), flush=True)
+                print(row(args, method, last), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ tokens of |h - c u|^2 / d + a times the mean over retain tokens of |h - h_ref|^2
 of the blocks b-2 to b are trained with AdamW.
 
 plain: two full copies, full depth and LM head with labels three times, gradients of every tensor below block b.
-engine: the same loss written over the two views. Every number of a row is measured in this run, each way in a
-process of its own; the program ends with an error when a loss differs by more than 1e-5.
+engine: the same loss written over the two views, nothing kept from step to step. kept: the same with what the
+untrained model computes kept in memory, when the data comes again. Every number of a row is measured in this run, each
+way in a process of its own; the program ends with an error when a loss of either differs by more than 1e-5.
 
-floor: FLOPs that the equations need if nothing is kept from step to step: blocks below b-2 once per text,
-blocks b-2 to b twice on retain text and once on forget text, gradients of the three matrices and of what lies between.
+floor: FLOPs that the equations need. For engine: blocks below b-2 once per text, blocks b-2 to b twice on retain
+text and once on forget text, gradients of the three matrices and of what lies between. For kept: blocks b-2 to b once
+per text, and the gradients.
 """
 
 from __future__ import annotations
@@ -21,12 +23,11 @@ from collections.abc import Mapping
 
 import torch
 from bench import (
-    MB,
-    Measured,
+    COMPARED,
     Plain,
     block_flops,
+    compared,
     conditions,
-    largest_difference,
     measure,
     parser,
     run_engine,
@@ -84,46 +85,28 @@ def plain_loss(plain: Plain, batch: Mapping[str, Batch]) -> Tensor:
     return forget + ALPHA * (r - r0)[:, 1:].square().mean()
 
 
-def floor(args: argparse.Namespace, block: int) -> float:
+def floor(args: argparse.Namespace, block: int, kept: bool) -> float:
     linear, attention, down = block_flops(AutoConfig.from_pretrained(args.model), args.batch, args.length)
     trained = len(trained_blocks(block))
     below = block + 1 - trained
-    forward = (2 * below + 3 * trained) * (linear + attention)
+    forward = (2 * trained if kept else 2 * below + 3 * trained) * (linear + attention)
     backward = 2 * (trained * down + (trained - 1) * (linear + 2 * attention))
     return float(forward + backward)
 
 
 def row(args: argparse.Namespace, block: int) -> str:
-    plain, ours = measure("plain", blocks=block), measure("engine", blocks=block)
-    worst = largest_difference(plain, ours)
-    need = floor(args, block)
+    plain, ours, kept = (measure(worker, blocks=block) for worker in ("plain", "engine", "kept"))
+    need = [floor(args, block, keep) for keep in (False, True)]
     cells = [
         str(block),
-        *(f"{m.seconds:.2f}" for m in (plain, ours)),
-        f"**{plain.seconds / ours.seconds:.2f}x**",
-        f"{plain.cpu_seconds / ours.cpu_seconds:.2f}x",
-        *(f"{m.flops / 1e9:.1f}" for m in (plain, ours)),
-        f"{need / 1e9:.1f}",
-        f"{ours.flops / need:.3f}",
-        *memory(plain, ours),
-        f"{worst:.0e}",
+        *compared(plain, ours, kept),
+        *(f"{n / 1e9:.1f}" for n in need),
+        *(f"{m.flops / n:.3f}" for m, n in zip((ours, kept), need, strict=True)),
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def memory(plain: Measured, ours: Measured) -> list[str]:
-    """Peaks in MB, their ratio, and the ratio of what training adds to the loaded model."""
-    return [
-        *(f"{m.peak / MB:.0f}" for m in (plain, ours)),
-        f"**{ours.peak / plain.peak:.2f}x**",
-        f"{ours.added / MB:.0f} / {plain.added / MB:.0f}",
-    ]
-
-
-HEAD = (
-    "block | plain s/step | engine s/step | throughput | by CPU time | plain GFLOP | engine GFLOP | floor GFLOP | "
-    "engine / floor | plain peak MB | engine peak MB | peak | added by training MB, engine / plain | loss differs by"
-)
+HEAD = f"block | {COMPARED} | floor GFLOP, engine | kept | engine / floor | kept / floor"
 
 
 def main() -> None:
@@ -131,7 +114,7 @@ def main() -> None:
     made.add_argument("--blocks", type=int, nargs="+", default=[3, 7, 15, 22, 28])
     args = made.parse_args()
     block = args.blocks[0]
-    if args.worker == "engine":
+    if args.worker in ("engine", "kept"):
         run_engine(args, Rmu(Options(block=block)))
     elif args.worker == "plain":
         shape_blocks = trained_blocks(block)

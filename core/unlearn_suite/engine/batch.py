@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -21,6 +24,11 @@ class Encoded:
     example: Example
     input_ids: tuple[int, ...]
     response_start: int
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of the token ids, equal only if they are."""
+        return hashlib.blake2b(array("q", self.input_ids).tobytes(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,8 @@ class Batch:
     in_text: Tensor  # [B, T] bool: the token belongs to `text`, not to the prompt
     examples: tuple[Example, ...]
     totals: Totals
+    keys: tuple[str, ...] = field(default=(), init=False)
+    """each row's `Encoded.key`; () for a batch that was made in another way, such as with `dataclasses.replace`"""
 
     def mask(self, over: Over) -> Tensor:
         """[B, T] bool."""
@@ -68,28 +78,38 @@ class Batch:
 
     def split(self, size: int) -> list[Batch]:
         """Micro-batches of `size` examples that keep this batch's totals."""
-        parts = []
-        for start in range(0, len(self.examples), size):
-            rows = slice(start, start + size)
-            width = int(self.attention_mask[rows].sum(dim=1).max())
-            parts.append(
-                replace(
-                    self,
-                    input_ids=self.input_ids[rows, :width],
-                    attention_mask=self.attention_mask[rows, :width],
-                    in_text=self.in_text[rows, :width],
-                    examples=self.examples[rows],
-                )
-            )
-        return parts
+        return [self._rows(slice(start, start + size)) for start in range(0, len(self.examples), size)]
+
+    def empty(self) -> Batch:
+        """No example of this batch: a micro-batch whose means are 0."""
+        return self._rows(slice(0, 0))
 
     def to(self, device: torch.device | str) -> Batch:
-        return replace(
+        moved = replace(
             self,
             input_ids=self.input_ids.to(device),
             attention_mask=self.attention_mask.to(device),
             in_text=self.in_text.to(device),
         )
+        return _keyed(moved, self.keys)
+
+    def _rows(self, rows: slice) -> Batch:
+        lengths = self.attention_mask[rows].sum(dim=1)
+        width = int(lengths.max()) if len(lengths) else 1
+        part = replace(
+            self,
+            input_ids=self.input_ids[rows, :width],
+            attention_mask=self.attention_mask[rows, :width],
+            in_text=self.in_text[rows, :width],
+            examples=self.examples[rows],
+        )
+        return _keyed(part, self.keys[rows])
+
+
+def _keyed(batch: Batch, keys: tuple[str, ...]) -> Batch:
+    """`batch`, which is still ours alone, with the keys of its rows."""
+    object.__setattr__(batch, "keys", keys)
+    return batch
 
 
 def encode(tokenizer: Any, examples: Sequence[Example], length: int) -> list[Encoded]:
@@ -121,7 +141,8 @@ def collate(encoded: Sequence[Encoded], pad_id: int) -> Batch:
         response[row, e.response_start : n] = True
     batch = Batch(ids, attention, response, tuple(e.example for e in encoded), Totals(0, 0, 0))
     content, inside = float(batch.mask("content").sum()), float(batch.mask("response").sum())
-    return replace(batch, totals=Totals(content, inside, float(len(encoded))))
+    counted = replace(batch, totals=Totals(content, inside, float(len(encoded))))
+    return _keyed(counted, tuple(e.key for e in encoded))
 
 
 class RoleData:

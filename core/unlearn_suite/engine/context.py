@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -130,7 +130,7 @@ class StageContext:
 
     def _backward(self, loss: Callable[[Mapping[str, Batch]], Loss], batch: Mapping[str, Batch]) -> Scalars:
         total: Scalars = {}
-        for micro in self._micro_batches(batch):
+        for micro in self._micro_batches(batch):  # one at a time: what a view has of it goes with it
             result = loss(micro)
             value = result.total()
             named = {"loss": value, **result.parts, **result.scalars}
@@ -150,13 +150,15 @@ class StageContext:
         self.policy.clear()
         return scalars
 
-    def _micro_batches(self, batch: Mapping[str, Batch]) -> list[dict[str, Batch]]:
+    def _micro_batches(self, batch: Mapping[str, Batch]) -> Iterator[dict[str, Batch]]:
+        """A role that runs out before the others goes on with no examples."""
         size = self.micro_batch
         if size is None:
-            return [dict(batch)]
+            yield dict(batch)
+            return
         pieces = {role: b.split(size) for role, b in batch.items()}
-        rounds = max(len(p) for p in pieces.values())
-        return [{role: p[i] for role, p in pieces.items() if i < len(p)} for i in range(rounds)]
+        while any(pieces.values()):
+            yield {role: p.pop(0) if p else batch[role].empty() for role, p in pieces.items()}
 
     def _check_finite(self, scalars: Scalars) -> None:
         bad = [name for name, value in scalars.items() if not math.isfinite(value)]

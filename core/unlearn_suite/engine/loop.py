@@ -19,9 +19,11 @@ from .batch import Batch, make_roles
 from .context import Services, StageContext
 from .fitting import Start, until_it_fits
 from .held_out import hold_out
+from .keeping import keeping
 from .lora import Adapters
 from .objective import Objective, Requirements, Scalars
 from .shape import ModelShape
+from .shelf import Shelf
 from .views import ModelViews
 from .watch import Watch
 
@@ -44,6 +46,8 @@ class StageJob:
     on_resume: Callable[[int], None] = lambda step: None
     guard: Callable[[], AbstractContextManager[Any]] = nullcontext
     """wraps every call into the objective, so that what it raises is reported as its own"""
+    shelf: Shelf = field(default_factory=Shelf)
+    """where what the stage's base model computes is kept"""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def open_views(model: nn.Module, job: StageJob) -> tuple[ModelViews, Adapters | 
     adapters = Adapters(model, needs.trainable, job.train.lora, job.seed) if job.train.lora else None
     views = ModelViews(model, shape, adapters.names if adapters else needs.trainable)
     views.replay.checkpoint_blocks = job.train.recompute
+    views.replay.compile_blocks = job.train.compile
     return views, adapters, needs
 
 
@@ -112,8 +117,10 @@ def _run(tokenizer: Any, job: StageJob, views: ModelViews, like: Tensor, block: 
         ctx.views.clear()
         watch = Watch(ctx, held_out, block)
         first = _resume(ctx, job, watch)
+    ctx.views.keep(keeping(ctx, job.shelf, like))
     with meter.phase("train"):
         finished = _train(ctx, job, first, meter, watch)
+    ctx.views.keep(None)
     if not finished:
         return StageResult(views, {}, meter.cost(), stopped=True)
     with meter.phase("finish"):

@@ -8,7 +8,7 @@ model's own, on every architecture, and a part gives the same bits as the whole.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -39,6 +39,9 @@ class Replay:
         self.checkpoint_blocks = False
         self.keeps_graph = False
         """inside `twice_differentiable`: nothing may be recomputed, as that loses second derivatives"""
+        self.compile_blocks = False
+        """in passes with autograd; what is computed without it has the same bits either way"""
+        self._compiled: dict[int, Any] = {}
         self._returns_tuple: dict[int, int] = {}
         self.block_calls = 0
 
@@ -58,11 +61,9 @@ class Replay:
         replaces parameters by name for this pass.
         """
         out: dict[int, Tensor] = {}
-        try:
-            with self._borrowed(start, hidden, stop, {*keep, stop}, out):
-                self._call_base(batch, params)
-        except _Stop:
-            pass
+        self._learn_return(start)
+        with suppress(_Stop), self._borrowed(start, hidden, stop, {*keep, stop}, out):
+            self._call_base(batch, params)
         return out
 
     def last_hidden(
@@ -74,8 +75,12 @@ class Replay:
         keep: Collection[int] = (),
         params: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """The LM head's input [B, T, D] (after the final norm), and the outputs of blocks in `keep`."""
+        """The LM head's input [B, T, D] (after the final norm), and the outputs of blocks in `keep`.
+
+        `start` may be the number of blocks: then `hidden` is the last one's output and no block runs.
+        """
         out: dict[int, Tensor] = {}
+        self._learn_return(start)
         with self._borrowed(start, hidden, None, set(keep), out):
             result = self._call_base(batch, params)
         return result.last_hidden_state, out
@@ -93,6 +98,11 @@ class Replay:
             if params:
                 return functional_call(self.model, dict(params), (), kwargs).logits
             return self.model(**kwargs).logits
+
+    def trains_head(self) -> bool:
+        """Whether a tensor that `head` reads is trained (a tied embedding is one)."""
+        outside = (child for child in self.model.children() if all(m is not self.base for m in child.modules()))
+        return any(p.requires_grad for child in outside for p in child.parameters())
 
     @contextmanager
     def twice_differentiable(self) -> Iterator[None]:
@@ -133,10 +143,9 @@ class Replay:
         try:
             for index, block in enumerate(touched):
                 if index < start:
-                    block.forward = self._skipped(index)
+                    block.forward = self._skipped(index, hidden if index == start - 1 else None)
                 else:
-                    given = hidden if index == start else None
-                    block.forward = self._run(index, originals[index], given, stop, keep, out)
+                    block.forward = self._run(index, originals[index], stop, keep, out)
             yield
         finally:
             for block, forward in zip(touched, lent, strict=True):
@@ -144,26 +153,45 @@ class Replay:
                 if forward is not None:
                     block.forward = forward
 
-    def _skipped(self, index: int) -> Any:
+    def _skipped(self, index: int, output: Tensor | None) -> Any:
+        """A forward that returns `output`, or its input, in the form that the block itself does."""
+        size = self._returns_tuple.get(index, self._returns_tuple.get(0, 0))
+
         def forward(h: Tensor, *_: Any, **__: Any) -> Any:
-            return self._as_returned(index, h)
+            h = h if output is None else output
+            return (h, *([None] * (size - 1))) if size else h
 
         return forward
 
-    def _as_returned(self, index: int, h: Tensor) -> Any:
-        size = self._returns_tuple.get(index, 0)
-        return (h, *([None] * (size - 1))) if size else h
+    def _learn_return(self, start: int) -> None:
+        """Before blocks are skipped that never ran: see on two tokens whether block 0 returns a tuple."""
+        if start == 0 or self._returns_tuple:
+            return
+        ids = torch.zeros((1, 2), dtype=torch.long, device=next(self.base.parameters()).device)
+        calls = self.block_calls
+        with torch.no_grad(), suppress(_Stop), self._borrowed(0, None, 0, set(), {}):
+            self.base(input_ids=ids, use_cache=False)
+        self.block_calls = calls
 
-    def _run(
-        self, index: int, original: Any, given: Tensor | None, stop: int | None, keep: set[int], out: dict[int, Tensor]
-    ) -> Any:
+    def _compiles(self) -> bool:
+        """Not where operators are watched (FLOPs are counted): compiled code hides them."""
+        watched = bool(torch.utils._python_dispatch._get_current_dispatch_mode_stack())
+        return self.compile_blocks and not self.keeps_graph and torch.is_grad_enabled() and not watched
+
+    def _compiled_block(self, index: int, original: Any) -> Any:
+        """The block's own forward, compiled once; sizes are not fixed, so that batches of any length fit."""
+        if index not in self._compiled:
+            self._compiled[index] = torch.compile(original, dynamic=True)
+        return self._compiled[index]
+
+    def _run(self, index: int, original: Any, stop: int | None, keep: set[int], out: dict[int, Tensor]) -> Any:
         def forward(h: Tensor, *args: Any, **kwargs: Any) -> Any:
             self.block_calls += 1
-            h = h if given is None else given
+            run = self._compiled_block(index, original) if self._compiles() else original
             if self.checkpoint_blocks and not self.keeps_graph and torch.is_grad_enabled():
-                result = checkpoint(original, h, *args, use_reentrant=False, **kwargs)
+                result = checkpoint(run, h, *args, use_reentrant=False, **kwargs)
             else:
-                result = original(h, *args, **kwargs)
+                result = run(h, *args, **kwargs)
             self._returns_tuple[index] = len(result) if isinstance(result, tuple) else 0
             if index in keep:
                 out[index] = result[0] if isinstance(result, tuple) else result

@@ -1,15 +1,15 @@
 """The two views of a model, `policy` (being trained) and `reference` (frozen), on one copy of the weights.
 
 Everything below the lowest trainable block is the same for both: it runs once per batch, without
-autograd. Nothing above the deepest block asked for is run. The reference is the same model with the
-original values of the trainable tensors put in its place for the pass. All of it is exact.
+autograd, or comes from what is kept (`kept.py`). No block runs twice for a batch, none above the deepest
+that is asked for. The reference is the same model with the original values of the trainable tensors put in
+its place for the pass. All of it is exact.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,8 +17,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .batch import Batch, Over
+from .kept import Kept, What
 from .losses import label_logprobs
+from .passed import SharedPrefix, Trail, Trails
 from .replay import Replay
+from .row_values import row_values
 from .shape import ModelShape
 
 PerToken = Callable[..., Tensor]
@@ -26,47 +29,6 @@ PerToken = Callable[..., Tensor]
 
 _HEAD_ROWS = 1024
 """positions per LM-head call: bounds the [rows, V] float32 logits"""
-
-
-@dataclass
-class _Trail:
-    """What one view has computed for one batch: block outputs, and the LM head's input."""
-
-    outputs: dict[int, Tensor] = field(default_factory=dict)
-    last_hidden: Tensor | None = None
-
-
-class SharedPrefix:
-    """Outputs of the blocks below the lowest trainable one, once per batch, without autograd."""
-
-    def __init__(self, replay: Replay, lowest: int) -> None:
-        self.replay = replay
-        self.lowest = lowest
-        self._cache: WeakKeyDictionary[Batch, dict[int, Tensor]] = WeakKeyDictionary()
-
-    def outputs(self, batch: Batch, blocks: Iterable[int]) -> dict[int, Tensor]:
-        """{block: [B, T, D]} for blocks below `lowest`."""
-        known = self._cache.setdefault(batch, {})
-        missing = sorted(set(blocks) - set(known))
-        if missing:
-            below = [b for b in known if b < missing[0]]
-            start = max(below) + 1 if below else 0
-            with torch.no_grad():
-                known |= self.replay.blocks_to(
-                    batch,
-                    start=start,
-                    hidden=known[start - 1] if start else None,
-                    stop=missing[-1],
-                    keep=missing,
-                )
-        return {block: known[block] for block in blocks}
-
-    def input_of_lowest(self, batch: Batch) -> Tensor | None:
-        """The input of block `lowest`; None when that is the embeddings."""
-        return self.outputs(batch, [self.lowest - 1])[self.lowest - 1] if self.lowest > 0 else None
-
-    def clear(self) -> None:
-        self._cache.clear()
 
 
 class View:
@@ -78,41 +40,35 @@ class View:
         self._trainable = trainable
         self._frozen = frozen
         self._values: Mapping[str, Tensor] | None = trainable if frozen else None
-        self._trails: WeakKeyDictionary[Batch, tuple[object, _Trail]] = WeakKeyDictionary()
+        self._trails: WeakKeyDictionary[Batch, Trails] = WeakKeyDictionary()
 
     def hidden(self, batch: Batch, blocks: Iterable[int]) -> dict[int, Tensor]:
         """{block: output [B, T, D]} (the residual stream after the block, HF `hidden_states[block + 1]`)."""
         wanted = list(dict.fromkeys(blocks))
         for block in wanted:
             self._replay.shape.check_block(block)
+        if not batch.examples:
+            return {block: self._nothing(batch, self._replay.shape.hidden_size) for block in wanted}
         low = [b for b in wanted if b < self._prefix.lowest]
         result = self._prefix.outputs(batch, low) if low else {}
-        high = [b for b in wanted if b >= self._prefix.lowest]
-        if high:
+        if high := [b for b in wanted if b >= self._prefix.lowest]:
             trail = self._trail(batch)
-            missing = [b for b in high if b not in trail.outputs]
-            if missing:
-                start, hidden = self._resume_point(batch, trail, min(missing))
-                with self._grad():
-                    trail.outputs |= self._replay.blocks_to(
-                        batch,
-                        start=start,
-                        hidden=hidden,
-                        stop=max(missing),
-                        keep=missing,
-                        params=self._params(),
-                    )
+            self._reach(batch, trail, high)
             result |= {b: trail.outputs[b] for b in high}
         return {block: result[block] for block in wanted}
 
     def logits(self, batch: Batch) -> Tensor:
         """[B, T, V] in the model's dtype; position t predicts token t + 1."""
-        last = self._last_hidden(batch)
+        if not batch.examples:
+            return self._nothing(batch, self._replay.shape.vocab_size)
+        last = self.last_hidden(batch)
         with self._grad():
             return self._replay.head(last, self._params())
 
     def token_logprobs(self, batch: Batch, over: Over = "content") -> Tensor:
         """[B, T] float32: log p(x_t | x_<t) where the mask `over` holds, 0 elsewhere (position 0 too)."""
+        if self._frozen and (known := self._prefix.kept_value(batch, "logprobs")) is not None:
+            return known.masked_fill(~batch.mask(over), 0.0)
         return self.per_token(batch, label_logprobs, over)
 
     def per_token(self, batch: Batch, of: PerToken, over: Over = "content", against: View | None = None) -> Tensor:
@@ -120,13 +76,13 @@ class View:
 
         `of` is given logits [N, V] and labels [N] (token t and the logits before it stand together) and
         returns [N]; with `against`, the logits of that view come third. Elsewhere the result is 0. `of` sees
-        some positions at a time and is computed again in the backward pass, so no [B, T, V] tensor exists;
-        it must treat each position by itself. Gradients reach every view that has any.
+        some positions at a time, so no [B, T, V] tensor exists; it must treat each position by itself and read
+        no other tensor that is trained. Gradients reach every view that has any.
         """
         views = (self,) if against is None else (self, against)
         mask = batch.mask(over)[:, 1:]
         labels = batch.input_ids[:, 1:][mask]
-        rows = [view._last_hidden(batch)[:, :-1][mask] for view in views]
+        rows = [view.last_hidden(batch)[:, :-1][mask] for view in views]
         pieces = [
             self._on_rows(of, y, views, h)
             for y, *h in zip(labels.split(_HEAD_ROWS), *(r.split(_HEAD_ROWS) for r in rows), strict=True)
@@ -152,46 +108,87 @@ class View:
             first, *others = (view._head(h) for view, h in zip(views, hidden, strict=True))
             return of(first, labels, *others).float()
 
-        again = not self._replay.keeps_graph and torch.is_grad_enabled()
-        if again and not all(view._frozen for view in views):
+        if self._replay.keeps_graph or not torch.is_grad_enabled():
+            return values(*rows)
+        if any(view._trains_head() for view in views):
             result: Tensor = checkpoint(values, *rows, use_reentrant=False)
             return result
-        return values(*rows)
+        return row_values(values, rows)
+
+    def _trains_head(self) -> bool:
+        """Whether gradients must reach the LM head's own tensors."""
+        return not self._frozen and (self._values is not None or self._replay.trains_head())
 
     def _head(self, rows: Tensor) -> Tensor:
         """Logits [N, V] of rows [N, D]."""
         with self._grad():
             return self._replay.head(rows[None], self._params())[0]
 
-    def _last_hidden(self, batch: Batch) -> Tensor:
+    def last_hidden(self, batch: Batch) -> Tensor:
+        """[B, T, D]: what the LM head reads, after the final norm."""
+        if not batch.examples:
+            return self._nothing(batch, self._replay.shape.hidden_size)
         trail = self._trail(batch)
+        if trail.last_hidden is None and self._frozen:
+            trail.last_hidden = self._prefix.kept_value(batch, "last")
         if trail.last_hidden is None:
-            start, hidden = self._resume_point(batch, trail, self._replay.shape.n_blocks)
-            if start == self._replay.shape.n_blocks:  # every block is done: only the norm is left
-                start, hidden = self._resume_point(batch, trail, start - 1)
+            n = self._replay.shape.n_blocks
+            start, hidden = self._resume_point(batch, trail, n)
             with self._grad():
-                trail.last_hidden, _ = self._replay.last_hidden(
-                    batch, start=start, hidden=hidden, params=self._params()
+                trail.last_hidden, found = self._replay.last_hidden(
+                    batch, start=start, hidden=hidden, keep=range(start, n), params=self._params()
                 )
+            trail.outputs |= found
         return trail.last_hidden
 
-    def _resume_point(self, batch: Batch, trail: _Trail, block: int) -> tuple[int, Tensor | None]:
+    def assume(self, batch: Batch, known: Mapping[What, Tensor]) -> None:
+        """Take block outputs and last hidden state [B, T, D] of this view that were computed before."""
+        outputs = {what: h for what, h in known.items() if isinstance(what, int)}
+        self._trail(batch).take(Trail(outputs, known.get("last")))
+
+    def _reach(self, batch: Batch, trail: Trail, blocks: Iterable[int]) -> None:
+        """Have the outputs of `blocks`, none of them in the prefix, in the trail.
+
+        The outputs on the way are held too: no order of readings computes a block twice.
+        """
+        missing = sorted(b for b in blocks if b not in trail.outputs)
+        if self._frozen:
+            for block in missing:
+                if (value := self._prefix.kept_value(batch, block)) is not None:
+                    trail.outputs[block] = value
+            missing = [b for b in missing if b not in trail.outputs]
+        if not missing:
+            return
+        start, hidden = self._resume_point(batch, trail, missing[0])
+        stop = missing[-1]
+        with self._grad():
+            found = self._replay.blocks_to(
+                batch, start=start, hidden=hidden, stop=stop, keep=range(start, stop), params=self._params()
+            )
+        trail.outputs |= {b: h for b, h in found.items() if b not in trail.outputs}
+
+    def _resume_point(self, batch: Batch, trail: Trail, block: int) -> tuple[int, Tensor | None]:
         """The deepest known place below `block`: (first block to run, its input)."""
         below = [b for b in trail.outputs if b < block]
         if below:
             return max(below) + 1, trail.outputs[max(below)]
         return self._prefix.lowest, self._prefix.input_of_lowest(batch)
 
-    def _trail(self, batch: Batch) -> _Trail:
-        """This batch's trail, a fresh one if the weights or the autograd mode have changed since."""
-        state: object = None
-        if not self._frozen:
-            state = (torch.is_grad_enabled(), tuple(p._version for p in self._trainable.values()))
+    def _nothing(self, batch: Batch, size: int) -> Tensor:
+        """[0, T, size] for a batch without examples."""
+        like = next(self._replay.model.parameters())
+        return like.new_zeros((*batch.input_ids.shape, size))
+
+    def _trail(self, batch: Batch) -> Trail:
+        """This batch's trail, a fresh one if the weights have changed since."""
+        versions = () if self._frozen else tuple(p._version for p in self._trainable.values())
         known = self._trails.get(batch)
-        if known is None or known[0] != state:
-            known = (state, _Trail())
-            self._trails[batch] = known
-        return known[1]
+        if known is None or known.versions != versions:
+            known = self._trails[batch] = Trails(versions)
+        if torch.is_grad_enabled() and not self._frozen:
+            return known.live
+        known.still.take(known.live)
+        return known.still
 
     def _params(self) -> Mapping[str, Tensor] | None:
         return self._values
@@ -217,6 +214,21 @@ class ModelViews:
         self.policy = View(self._prefix, self.trainable, frozen=False)
         self.reference = View(self._prefix, self.original, frozen=True)
 
+    def keep(self, kept: Kept | None) -> None:
+        """From now on read what the base model computes from `kept`, where it has it."""
+        self._prefix.kept = kept
+
+    def base_value(self, batch: Batch, what: What, known: Mapping[What, Tensor]) -> Tensor:
+        """What the model computed when the stage began, for a whole batch; what is `known` of it is not run again."""
+        values = self.reference._values or {}  # of all that may differ from the base model now
+        view = View(SharedPrefix(self.replay, 0), values, frozen=True)
+        view.assume(batch, known)
+        if what == "last":
+            return view.last_hidden(batch)
+        if what == "logprobs":
+            return view.token_logprobs(batch)
+        return view.hidden(batch, [what])[what]
+
     def restore(self) -> None:
         """Put the original values of the trainable tensors back, bit for bit."""
         with torch.no_grad():
@@ -232,7 +244,7 @@ class ModelViews:
         What lies below all that may change is still shared by both views.
         """
         lowest = _lowest(self.shape, [*self.trainable, *extra])
-        prefix = self._prefix if lowest == self._prefix.lowest else SharedPrefix(self.replay, lowest)
+        prefix = self._prefix if lowest == self._prefix.lowest else SharedPrefix(self.replay, lowest, self._prefix.kept)
         before = [(view, view._prefix, view._trainable, view._values) for view in (self.policy, self.reference)]
         self.policy.clear()
         self.policy._prefix, self.policy._trainable = prefix, {**self.trainable, **extra}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -176,6 +177,15 @@ class RunDir:
     def shared_scores(self, key: str) -> Path:
         """The folder of the base model's scores with this key (it may not exist)."""
         return self.path / "shared" / "scores" / file_name(key)
+
+    @property
+    def kept(self) -> Path:
+        """The folder of activations that cells keep for one another (it may not exist)."""
+        return self.path / "shared" / "kept"
+
+    def drop_kept(self) -> None:
+        """Free the disk of what can be computed again. No cell may be running."""
+        shutil.rmtree(self.kept, ignore_errors=True)
 
     @contextmanager
     def shared_lock(self, key: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:

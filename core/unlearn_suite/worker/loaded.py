@@ -26,13 +26,15 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 @dataclass
 class LoadedModel:
     """`originals`: base values of every tensor that has been changed since the model was lent. `absent`: what
-    is not in memory, None when the model is whole."""
+    is not in memory, None when the model is whole. `kept`: what the base model computed for the examples of the
+    last cell's first stage, for the next cells."""
 
     model: Any
     tokenizer: Any
     device: torch.device
     absent: Absent | None = None
     originals: dict[str, Tensor] = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
     def bring(self, names: Collection[str] | None, progress: Progress) -> None:
         """Have these parameters (None: all) in memory. Raises `PrerequisiteError` when they do not fit."""

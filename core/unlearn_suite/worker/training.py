@@ -14,6 +14,7 @@ from ..engine.shape import ModelShape
 from ..plugins import Entry, blame, load_target
 from ..specs import ObjectiveSpec, Train
 from .services import StageServices
+from .shelves import stage_shelf
 
 if TYPE_CHECKING:
     from ..models.load import Choose
@@ -163,6 +164,7 @@ def _job(
         should_stop=progress.stop_requested,
         on_resume=lambda step: cell_dir.truncate_scalars(index, step),
         guard=lambda: blame(entry),
+        shelf=stage_shelf(cell, index, run, loaded),
     )
     return job, spec.name
 

@@ -49,7 +49,7 @@ def run(folder, services, examples, objective=Steer, *, steps=6, arch="llama", *
     stage = StageJob(
         index=0,
         objective=objective(Config()),
-        train=Train(steps=steps, lr=1e-2, batch=2, length=16, save_every=2),
+        train=Train(steps=steps, lr=1e-2, batch=2, length=16, save_every=2, keep="off"),
         required_roles=("forget", "retain"),
         examples=examples,
         seed=3,

@@ -119,6 +119,9 @@ arms:
       betas: [0.9, 0.999]
       lora: null
       recompute: false
+      keep: auto
+      optimizer: adamw
+      compile: false
       save_every: 25
       diagnostics: null
       stop: null
@@ -144,6 +147,9 @@ arms:
       betas: [0.9, 0.999]
       lora: null
       recompute: false
+      keep: auto
+      optimizer: adamw
+      compile: false
       save_every: 25
       diagnostics: null
       stop: null

@@ -87,6 +87,8 @@ def test_a_cell_holds_everything_resolved_and_goes_through_json(build: Build) ->
     [
         ("workers: 1", "workers: 4, threads: 2, device: cpu, eval_tokens: 64"),
         ("steps: 5,", "steps: 5, save_every: 2,"),
+        ("steps: 5,", "steps: 5, keep: memory,"),
+        ("steps: 5,", "steps: 5, keep: disk,"),
         ("plan: 1\n", "plan: 1\nname: other\n"),
         ("rmu: {", "renamed: {"),
         ("one: {asset: a}", "renamed: {asset: a}"),
@@ -107,6 +109,8 @@ def test_ids_do_not_change_with_what_cannot_change_a_result(build: Build, change
     [
         ("workers: 1", "precision: bf16"),
         ("steps: 5", "steps: 6"),
+        ("steps: 5", "steps: 5, keep: off"),
+        ("steps: 5", "steps: 5, optimizer: adamw8bit"),
         ("steps: 5", "steps: 5, lr: 2e-4"),
         ("block: 1", "block: 2"),
         ("block: 1", "block: 1, meta: none"),

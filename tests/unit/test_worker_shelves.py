@@ -1,0 +1,47 @@
+"""Where cells keep activations: together when they begin with the same weights, apart when not."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from unlearn_suite.store import RunDir
+from unlearn_suite.study import Cell
+from unlearn_suite.testing.tiny import save_tiny
+from unlearn_suite.worker.loaded import LoadedModel
+from unlearn_suite.worker.shelves import stage_shelf
+
+
+@pytest.fixture
+def cell(tmp_path: Path) -> Cell:
+    fields: dict[str, Any] = {field.name: {} for field in dataclasses.fields(Cell)}
+    stages = [{"use": "a", "with": {}, "train": {"lr": 1e-3}}] * 2
+    fields |= {"model_ref": {"path": str(save_tiny(tmp_path / "model"))}, "precision": "fp32", "stages": stages}
+    return Cell(**{**fields, "id": "one", "arm": "a", "seed": 0})
+
+
+def test_first_stages_of_a_model_share_and_later_ones_only_with_themselves(cell: Cell, tmp_path: Path) -> None:
+    loaded = LoadedModel(None, None, torch.device("cpu"))
+    with RunDir.open(tmp_path, "r") as run:
+        first = stage_shelf(cell, 0, run, loaded)
+        other_arm = dataclasses.replace(cell, arm="b", seed=1, stages=[{"use": "b", "with": {}, "train": {}}])
+        same = stage_shelf(other_arm, 0, run, loaded)
+        assert first.memory is same.memory is loaded.kept and first.folder == same.folder
+        assert first.folder is not None and first.folder.parent == run.kept
+        second = stage_shelf(cell, 1, run, loaded)
+        assert second.memory is not loaded.kept
+        folders = {first.folder, second.folder}
+        folders.add(stage_shelf(dataclasses.replace(cell, seed=1), 1, run, loaded).folder)
+        folders.add(stage_shelf(dataclasses.replace(cell, precision="bf16"), 0, run, loaded).folder)
+        folders.add(stage_shelf(_other_model(cell, tmp_path), 0, run, loaded).folder)
+        assert len(folders) == 5
+        made = [first.from_disk("last-x", lambda: torch.ones(3), print) for _ in range(2)]
+        assert torch.equal(same.from_disk("last-x", lambda: torch.zeros(3), print), made[0])
+
+
+def _other_model(cell: Cell, folder: Path) -> Cell:
+    return dataclasses.replace(cell, model_ref={"path": str(save_tiny(folder / "other", seed=1))})
