@@ -60,7 +60,7 @@ class View:
         return {block: result[block] for block in wanted}
 
     def with_hidden(self, batch: Batch, block: int, hidden: Tensor) -> Batch:
-        """A twin of `batch` for which this view takes `hidden` [B, T, D] as the output of `block` and goes on from there.
+        """A twin of `batch` for which this view takes `hidden` [B, T, D] as the output of `block`, and goes on from it.
 
         For latent perturbations, and (with the last block) for the logits of any hidden state. Gradients reach
         `hidden`, through the policy only.

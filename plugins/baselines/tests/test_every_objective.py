@@ -20,7 +20,11 @@ from unlearn_suite_baselines.cards import CARDS
 SPECS = {card.SPEC.name: card.SPEC for card in CARDS}
 STEPS = 4
 
-OPTIONS: dict[str, dict[str, Any]] = {}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "lat-rmu": {"attack_steps": 2, "updates": 2},
+    "rmu": {"rna_noise": 0.1},
+    "tar": {"inner_steps": 3, "inner_lr": (1e-3, 2e-3), "switch": 0.5},
+}
 """what is set small for a model of four blocks"""
 ARCH: dict[str, str] = {}
 """where an objective cannot run on llama"""
@@ -103,7 +107,11 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(name, tmp_path):
     assert cut[0]["grad_norm"] == pytest.approx(whole[0]["grad_norm"], rel=1e-3, abs=1e-6)
 
 
-CUT_MATTERS: dict[str, str] = {}
+CUT_MATTERS: dict[str, str] = {
+    "lat-rmu": "the adversary works on each micro-batch",
+    "orth-circuit-breakers": "pairs are taken inside a micro-batch",
+    "rmu": "noise is drawn for each micro-batch",
+}
 
 
 @pytest.mark.parametrize("name", SPECS)

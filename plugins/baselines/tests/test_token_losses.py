@@ -61,7 +61,7 @@ class Formulas:
 
     def preferred(self, beta: float) -> Tensor:
         pairs = zip(self.ratios("alternate"), self.ratios("forget"), strict=True)
-        return self.squash([w - l for w, l in pairs], beta)
+        return self.squash([wanted - unwanted for wanted, unwanted in pairs], beta)
 
     def lowered(self, z: Tensor, q: Tensor, y: int, beta: float) -> Tensor:
         teacher = q.clone()

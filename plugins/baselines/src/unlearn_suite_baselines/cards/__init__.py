@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from . import (
+    adaptive_rmu,
     altpo,
     ceu,
+    circuit_breakers,
     dpo,
     graddiff,
     gradient_ascent,
     idk_dpo,
+    lat_rmu,
     npo,
+    orth_circuit_breakers,
     pdu,
+    random_mapping,
+    rmu,
     satimp,
     simnpo,
+    tar,
     undial,
     wga,
 )
@@ -30,4 +37,11 @@ CARDS = (
     satimp,
     ceu,
     pdu,
+    rmu,
+    adaptive_rmu,
+    circuit_breakers,
+    orth_circuit_breakers,
+    lat_rmu,
+    random_mapping,
+    tar,
 )

@@ -3,8 +3,9 @@
     L_f = -(2 / beta) mean log sigmoid(beta (log p(a)/p_base(a) - log p(y)/p_base(y))),   L = gamma L_f + alpha L_retain
 
 a: one of `alternates` sampled answers to the same prompt; each makes a pair of its own. The base model samples them
-once, with `template`. Public code: OpenUnlearning's community script, whose prompt is for instruction-tuned 1B models;
-ours is a plain continuation. Answers that equal the original are dropped. Text without a prompt is cut in two.
+once, with `template`. Public code: OpenUnlearning's community script, whose prompt is for instruction-tuned 1B
+models; ours is a plain continuation. Answers that equal the original are dropped. Text without a prompt is cut in
+two.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     L_f = -(2 / beta) mean log sigmoid(beta (log p(w)/p_base(w) - log p(l)/p_base(l))),   L = gamma L_f + alpha L_retain
 
-l is the forget example, w its alternate: an example of the optional role `alternate`, else of `retain`, with the same
-`unit` and prompt (everyday-toxicity brings benign continuations of its toxic prompts). Forget examples without an
-alternate are left out. The factor 2 / beta is NPO's and OpenUnlearning's; Rafailov et al. have none. Lee et al.
+l is the forget example, w its alternate: an example of the optional role `alternate`, else of `retain`, with the
+same `unit` and prompt (everyday-toxicity brings benign continuations of its toxic prompts). Forget examples without
+an alternate are left out. The factor 2 / beta is NPO's and OpenUnlearning's; Rafailov et al. have none. Lee et al.
 (arXiv:2401.01967) use it for toxicity with RMSprop at 1e-6 and no retain loss.
 """
 

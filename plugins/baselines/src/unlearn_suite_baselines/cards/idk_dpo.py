@@ -3,8 +3,9 @@
     L_f = -(2 / beta) mean log sigmoid(beta (log p(idk)/p_base(idk) - log p(y)/p_base(y))),
     L = gamma L_f + alpha L_retain
 
-Public code: OpenUnlearning `DPO` with `QAwithIdkDataset`; TOFU's list of 100 refusals is replaced by a list of our own.
-Text without a prompt is cut in two: its first words are the question (`prompt_share`), a choice of this plugin.
+Public code: OpenUnlearning `DPO` with `QAwithIdkDataset`; TOFU's list of 100 refusals is replaced by a list of our
+own. Text without a prompt is cut in two: its first words are the question (`prompt_share`), a choice of this
+plugin.
 """
 
 from __future__ import annotations

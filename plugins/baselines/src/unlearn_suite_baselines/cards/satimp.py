@@ -2,8 +2,8 @@
 
     L_f = mean_{t in y_f} sg(p_t)^beta1 sg(1 - p_t)^beta2 log p_t,   L = gamma L_f + alpha L_retain
 
-Public code: OpenUnlearning `SatImp`, the same. Its YAML has gamma 0.1, alpha 1 (the defaults here), its README gamma 1,
-alpha 0.1.
+Public code: OpenUnlearning `SatImp`, the same. Its YAML has gamma 0.1, alpha 1 (the defaults here), its README
+gamma 1, alpha 0.1.
 """
 
 from __future__ import annotations
