@@ -23,10 +23,16 @@ STEPS = 4
 OPTIONS: dict[str, dict[str, Any]] = {
     "lat-rmu": {"attack_steps": 2, "updates": 2},
     "rmu": {"rna_noise": 0.1},
+    "cir": {"components": 2, "texts": 4},
+    "repselect": {"inner_steps": 2, "texts": 4, "budget": 10.0},
+    "mudman": {"fork_every": 3},
+    "elm": {"top_k": 5, "concept": "hats"},
+    "npo-sam": {"smoothness": "rs"},
+    "abliteration": {"block": 2},
     "tar": {"inner_steps": 3, "inner_lr": (1e-3, 2e-3), "switch": 0.5},
 }
 """what is set small for a model of four blocks"""
-ARCH: dict[str, str] = {}
+ARCH: dict[str, str] = {"iti": "gpt2"}
 """where an objective cannot run on llama"""
 
 
@@ -110,6 +116,11 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(name, tmp_path):
 CUT_MATTERS: dict[str, str] = {
     "lat-rmu": "the adversary works on each micro-batch",
     "orth-circuit-breakers": "pairs are taken inside a micro-batch",
+    "repnoise": "kernels compare the examples of a micro-batch",
+    "mudman": "takes three gradients a step",
+    "repselect": "takes no gradient",
+    "npo-sam": "noise is the same, its gradient is summed first",
+    "cir": "activations are scaled inside a micro-batch",
     "rmu": "noise is drawn for each micro-batch",
 }
 
