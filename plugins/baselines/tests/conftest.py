@@ -1,7 +1,9 @@
-"""Logits and activations given by hand instead of a model, so that a loss is tested against its formula alone."""
+"""Logits and activations given by hand, to test a loss against its formula alone; and stages on a tiny model."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +11,15 @@ import pytest
 import torch
 
 from unlearn_suite.engine.batch import Batch, Encoded, collate
+from unlearn_suite.engine.loop import StageJob, run_stage
 from unlearn_suite.engine.losses import label_logprobs
-from unlearn_suite.specs import Example
+from unlearn_suite.plugins import load_target
+from unlearn_suite.specs import Example, Train
+from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
+from unlearn_suite_baselines.cards import CARDS
+
+SPECS = {card.SPEC.name: card.SPEC for card in CARDS}
+STEPS = 4
 
 VOCAB, PAD_AND_EOS, BLOCKS, WIDTH = 120, 2, 4, 6
 ROWS = {
@@ -90,3 +99,66 @@ def toy() -> Any:
         return SimpleNamespace(batches=batches, logits=logits, base=base, hidden=h, base_hidden=h0, ctx=ctx, rows=ROWS)
 
     return make
+
+
+class Services:
+    """Samples that are made up, and a memory that forgets."""
+
+    def sample(self, prompts: Sequence[str], *, n: int, **_: Any) -> list[list[str]]:
+        return [[f" then {prompt[-3:]} no {i}" for i in range(n)] for prompt in prompts]
+
+    def memo(self, name: str, key: Any, build: Callable[[], Any]) -> Any:
+        return build()
+
+    def say(self, text: str) -> None:
+        pass
+
+    warn = say
+
+
+WORDS = ["red", "blue", "green", "black", "white", "brown", "grey", "pink"]
+
+
+def examples() -> dict[str, list[Example]]:
+    """Half with a prompt, half plain text; the retain examples of the same unit are alternates."""
+    forget, retain = [], []
+    for i, word in enumerate(WORDS):
+        prompt = f"the hat of {word} king" if i % 2 else ""
+        forget.append(Example(f"f{i}", f" was {word} and tall {i}", prompt, group=f"g{i % 2}", unit=word))
+        retain.append(Example(f"r{i}", f" fell on the {word} hill", prompt, group="h", unit=word))
+    return {"forget": forget, "retain": retain}
+
+
+def run_stage_of(
+    name: str,
+    options: dict[str, Any],
+    folder: Path,
+    *,
+    arch: str = "llama",
+    stop_after: int | None = None,
+    **train: Any,
+) -> tuple[Any, list[dict[str, float]], Any]:
+    """One stage on a tiny model: (model, scalars of each step, result)."""
+    spec = SPECS[name]
+    model = tiny_model(arch)
+    rows: list[dict[str, float]] = []
+    job = StageJob(
+        index=0,
+        objective=load_target(spec.load)(spec.config(**options)),
+        train=Train(**{"steps": STEPS, "lr": 1e-3, "batch": 4, "length": 32, "save_every": 2, **train}),
+        required_roles=spec.roles,
+        examples=examples(),
+        seed=0,
+        artifacts=folder / "a",
+        checkpoints=folder / "c",
+        services=Services(),
+        on_step=lambda step, scalars: rows.append(scalars),
+        should_stop=lambda: stop_after is not None and len(rows) >= stop_after,
+    )
+    result = run_stage(model, tiny_tokenizer(), job)
+    return model, rows, result
+
+
+@pytest.fixture
+def run() -> Any:
+    return run_stage_of

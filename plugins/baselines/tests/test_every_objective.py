@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from unlearn_suite import Example
-from unlearn_suite.engine.loop import StageJob, run_stage
 from unlearn_suite.engine.shape import ModelShape
 from unlearn_suite.plugins import load_target
 from unlearn_suite.specs import Train
-from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
+from unlearn_suite.testing.tiny import tiny_model
 from unlearn_suite_baselines.cards import CARDS
 
 SPECS = {card.SPEC.name: card.SPEC for card in CARDS}
@@ -32,71 +28,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "tar": {"inner_steps": 3, "inner_lr": (1e-3, 2e-3), "switch": 0.5},
 }
 """what is set small for a model of four blocks"""
-ARCH: dict[str, str] = {"iti": "gpt2"}
+ARCH = {"iti": "gpt2"}
 """where an objective cannot run on llama"""
 
 
-class Services:
-    """Samples that are made up, and a memory that forgets."""
-
-    def sample(self, prompts: Sequence[str], *, n: int, **_: Any) -> list[list[str]]:
-        return [[f" then {prompt[-3:]} no {i}" for i in range(n)] for prompt in prompts]
-
-    def memo(self, name: str, key: Any, build: Callable[[], Any]) -> Any:
-        return build()
-
-    def say(self, text: str) -> None:
-        pass
-
-    warn = say
-
-
-WORDS = ["red", "blue", "green", "black", "white", "brown", "grey", "pink"]
-
-
-def examples() -> dict[str, list[Example]]:
-    """Half with a prompt, half plain text; the retain examples of the same unit are alternates."""
-    forget, retain = [], []
-    for i, word in enumerate(WORDS):
-        prompt = f"the hat of {word} king" if i % 2 else ""
-        forget.append(Example(f"f{i}", f" was {word} and tall {i}", prompt, group=f"g{i % 2}", unit=word))
-        retain.append(Example(f"r{i}", f" fell on the {word} hill", prompt, group="h", unit=word))
-    return {"forget": forget, "retain": retain}
-
-
-def run(
-    name: str, folder: Path, *, stop_after: int | None = None, seed: int = 0, **train: Any
-) -> tuple[Any, list[Any], Any]:
-    spec = SPECS[name]
-    model = tiny_model(ARCH.get(name, "llama"))
-    rows: list[dict[str, float]] = []
-    job = StageJob(
-        index=0,
-        objective=load_target(spec.load)(spec.config(**OPTIONS.get(name, {}))),
-        train=Train(**{"steps": STEPS, "lr": 1e-3, "batch": 4, "length": 32, "save_every": 2, **train}),
-        required_roles=spec.roles,
-        examples=examples(),
-        seed=seed,
-        artifacts=folder / "a",
-        checkpoints=folder / "c",
-        services=Services(),
-        on_step=lambda step, scalars: rows.append(scalars),
-        should_stop=lambda: stop_after is not None and len(rows) >= stop_after,
-    )
-    result = run_stage(model, tiny_tokenizer(), job)
-    return model, rows, result
-
-
 @pytest.mark.parametrize("name", SPECS)
-def test_it_changes_only_what_it_declares_and_resumes_to_the_same_bits(name, tmp_path):
-    whole, rows, result = run(name, tmp_path / "whole")
+def test_it_changes_only_what_it_declares_and_resumes_to_the_same_bits(name, run, tmp_path):
+    whole, rows, result = run(name, OPTIONS.get(name, {}), tmp_path / "whole", arch=ARCH.get(name, "llama"))
     before = dict(tiny_model(ARCH.get(name, "llama")).named_parameters())
     changed = {n for n, p in whole.named_parameters() if not torch.equal(p, before[n])}
     assert changed and changed <= set(result.original)
     assert all(torch.isfinite(p).all() for p in whole.parameters())
-    _, first, stopped = run(name, tmp_path / "cut", stop_after=2)
+    _, first, stopped = run(name, OPTIONS.get(name, {}), tmp_path / "cut", arch=ARCH.get(name, "llama"), stop_after=2)
     assert stopped.stopped and len(first) == 2
-    resumed, second, _ = run(name, tmp_path / "cut")
+    resumed, second, _ = run(name, OPTIONS.get(name, {}), tmp_path / "cut", arch=ARCH.get(name, "llama"))
     assert len(second) == STEPS - 2
     assert [*first, *second] == rows
     for (n, p), q in zip(whole.named_parameters(), resumed.parameters(), strict=True):
@@ -104,11 +49,11 @@ def test_it_changes_only_what_it_declares_and_resumes_to_the_same_bits(name, tmp
 
 
 @pytest.mark.parametrize("name", [n for n in SPECS if n not in ("abliteration", "gloss", "iti")])
-def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(name, tmp_path):
+def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(name, run, tmp_path):
     if name in CUT_MATTERS:
         pytest.skip(CUT_MATTERS[name])
-    _, whole, _ = run(name, tmp_path / "whole", steps=1)
-    _, cut, _ = run(name, tmp_path / "cut", steps=1, micro_batch=2)
+    _, whole, _ = run(name, OPTIONS.get(name, {}), tmp_path / "whole", steps=1)
+    _, cut, _ = run(name, OPTIONS.get(name, {}), tmp_path / "cut", steps=1, micro_batch=2)
     assert cut[0]["loss"] == pytest.approx(whole[0]["loss"], rel=1e-4, abs=1e-5)
     assert cut[0]["grad_norm"] == pytest.approx(whole[0]["grad_norm"], rel=1e-3, abs=1e-6)
 

@@ -84,6 +84,32 @@ class Formulas:
 
         return self.mean("forget", of)
 
+    def chances(self, role: str) -> list[Tensor]:
+        rows = range(len(self.rows[role]))
+        found = [(b, log_p(self.z[role][b, t])[y].exp()) for b, t, y in answers(self.rows[role])]
+        return [torch.stack([p for b, p in found if b == row]).mean() for row in rows]
+
+    def widened(self, of: Any) -> Tensor:
+        return torch.stack([of(e, f) for e, f in zip(*map(self.chances, ("alternate", "forget")), strict=True)]).mean()
+
+    def jsd(self, p: Tensor, q: Tensor) -> Tensor:
+        m = (p + q) / 2
+        return sum(torch.where(x > 0, x * torch.log(x.clamp_min(1e-300) / m), x * 0).sum() for x in (p, q)) / 2
+
+    def jensun(self) -> Tensor:
+        per_row: dict[int, list[Tensor]] = {}
+        for b, t, y in answers(self.rows["alternate"]):
+            p = log_p(self.z["alternate"][b, t]).exp()
+            per_row.setdefault(b, []).append(self.jsd(p, torch.eye(len(p), dtype=p.dtype)[y]))
+        forget = torch.stack([torch.stack(terms).mean() for terms in per_row.values()]).mean()
+        return forget + self.mean("retain", lambda z, q, y: self.jsd(log_p(z).exp(), log_p(q).exp()))
+
+    def elm(self) -> Tensor:
+        def towards(z: Tensor, q: Tensor, y: int) -> Tensor:
+            return -0.75 * log_p(z)[y] - 0.25 * log_p(z)[(y + 1) % len(z)]
+
+        return self.mean("forget", towards) - 2 * self.mean("retain", lambda z, q, y: log_p(z)[q.argmax()])
+
     def peak(self) -> Tensor:
         return self.mean("forget", lambda z, q, y: (z.max() - z.mean()) ** 2)
 
@@ -110,6 +136,14 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
     "wga": ("wga", {"beta": 1.5}, lambda f: f.weighted(1.5, 0.0) + f.nll("retain")),
     "satimp": ("satimp", {"beta1": 2.0}, lambda f: 0.1 * f.weighted(2.0, 1.0) + f.nll("retain")),
     "ceu": ("ceu", {}, lambda f: f.ceu(1)),
+    "flat": ("flat", {}, lambda f: f.widened(lambda e, p: -e + torch.exp(p - 1))),
+    "flat-tv": (
+        "flat",
+        {"divergence": "tv"},
+        lambda f: f.widened(lambda e, p: -torch.tanh(e) / 2 + torch.tanh(p) / 2),
+    ),
+    "jensun": ("jensun", {}, lambda f: f.jensun()),
+    "elm": ("elm", {"consistency_weight": 0, "retain_weight": 2.0}, lambda f: f.elm()),
     "pdu": ("pdu", {"eps": 0.3}, lambda f: f.peak() + 100 * f.nll("retain")),
 }
 
@@ -120,8 +154,18 @@ def objective(name: str, options: dict[str, Any], toy: Any) -> Any:
     made = load_target(spec.load)(spec.config(**options))
     made.ctx = toy.ctx
     made.pairs = SimpleNamespace(partner=lambda batch: toy.batches["alternate"])
+    made.targets = {
+        example.id: soft_targets([ids[t] for t in range(max(n, 1), len(ids))])
+        for example, (ids, n) in zip(toy.batches["forget"].examples, toy.rows["forget"], strict=True)
+    }
     made.dual = getattr(spec.config(**options), "alpha", 0.0)
     return made
+
+
+def soft_targets(tokens: list[int]) -> tuple[Tensor, Tensor]:
+    """ELM's sparse targets: three quarters on the token itself, one on the next id."""
+    ids = torch.tensor([[t, (t + 1) % 120] for t in tokens])
+    return ids, torch.tensor([0.75, 0.25]).expand(len(tokens), 2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
@@ -172,6 +216,14 @@ PUBLIC: dict[str, tuple[str, dict[str, Any], Any]] = {
     "open-unlearning/compute_batch_ceu": ("ceu", {}, "forget"),
     "open-unlearning/PDU": ("pdu", {"legacy": True, "eps": 0.3}, "forget"),
 }
+
+
+@pytest.mark.parametrize("divergence", ["kl", "tv", "js", "pearson"])
+def test_flat_equals_what_the_public_code_gave(divergence):
+    from unlearn_suite_baselines.methods.flat import DIVERGENCE
+
+    ours = DIVERGENCE[divergence](torch.tensor(0.3), torch.tensor(0.6))
+    assert float(ours) == pytest.approx(GOLDEN[f"flat/{divergence}"]["value"], rel=2e-5)
 
 
 @pytest.mark.parametrize("function", PUBLIC)
