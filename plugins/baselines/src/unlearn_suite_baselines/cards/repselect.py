@@ -5,12 +5,14 @@
 
 s: singular values of each matrix's G. Stops for good, one step back, when KL(base || model) on retain text passes
 `budget`. Public code (filyp/open-unlearning, RepSelectSimple): a LoRA adversary with SGD 0.01 over one epoch, G
-summed over the whole forget set, 512 components by a randomised SVD, SGD 0.05 on raw G'. Here: an adversary on the
-trained tensors, G of `texts` examples, an exact SVD, and a step relative to the weights; the stage's `lr` and
-optimizer are not used.
+summed over the whole forget set, 512 components by a randomised SVD, SGD 0.05 on raw G'. Here: `inner_steps` of the
+adversary, G of `texts` examples, an exact SVD, and a step relative to the weights; the stage's `lr` and optimizer
+are not used.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field
 
@@ -28,8 +30,10 @@ class RepSelectConfig(Trains):
     """forget examples of the gradient"""
     inner_steps: int = Field(8, ge=1)
     """steps of the adversary"""
-    inner_lr: float = Field(1e-3, gt=0)
-    """displacement of each of its steps, relative to the weights' norm"""
+    inner_lr: float = Field(0.01, gt=0)
+    """its SGD rate"""
+    adversary: Literal["lora", "same"] = "lora"
+    """what it trains: fresh adapters of rank 8, or the trained tensors themselves"""
     rate: float = Field(5e-4, gt=0)
     """r: displacement per step, relative to the weights' norm"""
     budget: float = Field(0.01, gt=0)

@@ -52,6 +52,8 @@ class RepSelect(Objective[RepSelectConfig]):
             lambda: -nll(ctx.policy, x),
             lr=c.inner_lr,
             readouts={c.inner_steps: 1.0},
+            optimizer="sgd",
+            tensors=c.adversary,
         )
         ctx.views.clear()
         return found.gradient
