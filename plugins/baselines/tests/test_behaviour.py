@@ -15,7 +15,7 @@ def weights(model):
 
 @pytest.mark.parametrize("arch", ["llama", "gpt2"])
 def test_abliteration_leaves_nothing_that_writes_along_the_direction(arch, run, tmp_path):
-    model, _, result = run("abliteration", {"block": 2}, tmp_path, arch=arch, steps=1)
+    model, _, result = run("abliteration", {"block": 2, "max_kl": None}, tmp_path, arch=arch, steps=1)
     before = weights(tiny_model(arch))
     transposed = arch == "gpt2"
     name = next(n for n in result.original if ("mlp.down_proj" if not transposed else "mlp.c_proj") in n)
@@ -30,11 +30,20 @@ def test_abliteration_leaves_nothing_that_writes_along_the_direction(arch, run, 
 
 
 def test_gloss_removes_a_subspace_of_its_rank_from_every_block(run, tmp_path):
-    model, _, result = run("gloss", {"rank": 3}, tmp_path, steps=1)
+    model, _, result = run("gloss", {"rank": 3, "max_kl": None}, tmp_path, steps=1)
     before = weights(tiny_model())
     changes = torch.cat([before[n] - weights(model)[n] for n in result.original], dim=1)
     s = torch.linalg.svdvals(changes)
     assert len(result.original) == 4 and s[2] > 1e-3 and s[3] < 1e-4 * s[0]
+
+
+@pytest.mark.parametrize("name", ["abliteration", "gloss"])
+def test_directions_that_would_disrupt_are_not_removed(name, run, tmp_path):
+    untouched, rows, _ = run(name, {"max_kl": 1e-9}, tmp_path / "none", steps=1)
+    assert rows[0]["removed_norm"] == 0.0 and rows[0]["kl"] > 1e-9
+    assert all(torch.equal(p, q) for p, q in zip(untouched.parameters(), tiny_model().parameters(), strict=True))
+    _, free, _ = run(name, {"max_kl": 100.0}, tmp_path / "any", steps=1)
+    assert free[0]["removed_norm"] > 0 and free[0]["kl"] < 100.0
 
 
 def test_iti_shifts_biases_and_says_when_there_are_none(run, tmp_path):

@@ -24,7 +24,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "mudman": {"fork_every": 3},
     "elm": {"top_k": 5, "concept": "hats"},
     "npo-sam": {"smoothness": "rs"},
-    "abliteration": {"block": 2},
+    "abliteration": {"block": 2, "max_kl": None},
+    "gloss": {"max_kl": None},
     "tar": {"inner_steps": 3, "inner_lr": (1e-3, 2e-3), "switch": 0.5},
 }
 """what is set small for a model of four blocks"""

@@ -2,9 +2,10 @@
 
     r = mean h_l(forget) - mean h_l(retain), normalised;   W <- (I - r r^T) W  for every W_O and W_down
 
-Means over response tokens of one block's output. The paper chooses block and position by tests on refusals; here
-the block is an option. On models whose blocks end in a norm (OLMo-2, Gemma 2 and 3) the norm's weights can bring r
-back.
+Means over response tokens of one block's output. The paper chooses block and position by tests on refusals, among
+directions that keep KL on harmless text within 0.1; here, among blocks at a fifth to four fifths of the depth, the
+one that raises the forget loss most within that bound (none: nothing is removed, and that is said). On models whose
+blocks end in a norm (OLMo-2, Gemma 2 and 3) the norm's weights can bring r back.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ class AbliterationConfig(Config):
     """Options of `abliteration`."""
 
     block: int | None = Field(None, ge=0)
-    """block whose output gives the direction, 0-based (none: 0.6 of the depth)"""
+    """block whose output gives the direction, 0-based (none: the best of seven depths)"""
+    max_kl: float | None = Field(0.1, gt=0)
+    """largest mean KL(base || model) on a retain batch, nats per token (none: not measured, the last candidate)"""
     embeddings: bool = True
     """remove the direction from the token embeddings too"""
     strength: float = Field(1.0, gt=0, le=2)

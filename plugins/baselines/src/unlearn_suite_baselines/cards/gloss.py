@@ -3,7 +3,9 @@
     D_l: top singular vectors of o_l(forget) - mean o_l(retain);   V: top components of all D_l stacked
     W_down <- (I - V V^T) W_down
 
-o_l: MLP outputs averaged over each example's response. The papers' ranks are not known to us: options.
+o_l: MLP outputs averaged over each example's response. The papers' ranks are not known to us: options. Of the
+subspaces of dimension 1 to `rank`, the one that raises the forget loss most while KL on retain text stays within
+`max_kl` is removed (none: nothing is removed, and that is said).
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ class GlossConfig(Config):
     """singular vectors that each block gives"""
     rank: int = Field(4, ge=1)
     """dimension of the global subspace"""
+    max_kl: float | None = Field(0.1, gt=0)
+    """largest mean KL(base || model) on a retain batch, nats per token (none: not measured, all of `rank`)"""
     strength: float = Field(1.0, gt=0, le=1)
     """share of the subspace's component that is removed"""
     texts: int = Field(128, ge=4)
