@@ -33,7 +33,7 @@ class Removal(Objective[C]):
         candidates = [v.to(self.ctx.device) for v in self.candidates()]
         if self.config.max_kl is None:
             return {"loss": 0.0, "removed_norm": self._remove(candidates[-1])}
-        found = [(*self._try(candidate, batch), candidate) for candidate in candidates]
+        found: list[tuple[float, float, Tensor]] = [(*self._try(v, batch), v) for v in candidates]
         kept = [item for item in found if item[0] <= self.config.max_kl]
         lowest = min(item[0] for item in found)
         if not kept:
