@@ -33,16 +33,16 @@ class Removal(Objective[C]):
         candidates = [v.to(self.ctx.device) for v in self.candidates()]
         if self.config.max_kl is None:
             return {"loss": 0.0, "removed_norm": self._remove(candidates[-1])}
-        found: list[tuple[float, float, Tensor]] = [(*self._try(v, batch), v) for v in candidates]
-        kept = [item for item in found if item[0] <= self.config.max_kl]
-        lowest = min(item[0] for item in found)
+        found = [(self._try(candidate, batch), candidate) for candidate in candidates]
+        kept = [item for item in found if item[0][0] <= self.config.max_kl]
+        lowest = min(tried[0] for tried, _ in found)
         if not kept:
             self.ctx.services.warn(
                 f"no direction keeps KL(base || model) on retain text within {self.config.max_kl} "
                 f"(the lowest is {lowest:.3g}): nothing is removed"
             )
             return {"loss": 0.0, "removed_norm": 0.0, "kl": lowest}
-        disruption, forget, best = max(kept, key=lambda item: item[1])
+        (disruption, forget), best = max(kept, key=lambda item: item[0][1])
         return {"loss": -forget, "removed_norm": self._remove(best), "kl": disruption}
 
     def _try(self, v: Tensor, batch: Mapping[str, Batch]) -> tuple[float, float]:

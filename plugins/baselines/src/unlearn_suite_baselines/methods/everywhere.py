@@ -53,4 +53,4 @@ def _longer(x_bt: Tensor) -> Tensor:
 
 
 def _fields(batch: Batch) -> dict[str, Any]:
-    return {field.name: getattr(batch, field.name) for field in fields(Batch)}
+    return {field.name: getattr(batch, field.name) for field in fields(Batch) if field.init}

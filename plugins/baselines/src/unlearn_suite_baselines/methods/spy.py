@@ -60,7 +60,7 @@ def pooled(
     rows: dict[str, list[Tensor]] = {name: [] for name in weights}
     last = ctx.shape.n_blocks - 1
     for batch in ctx.encode("pooled", examples).chunks(size):
-        moved = batch.to(ctx.device)
+        moved = replace(batch.to(ctx.device))  # a twin: values that are kept for the batch itself would not run again
         mask = moved.mask("response")[..., None]
 
         def seen(name: str, given: Tensor, out: Tensor, mask: Tensor = mask) -> None:
