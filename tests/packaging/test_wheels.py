@@ -77,6 +77,7 @@ def wheels(tmp_path_factory) -> dict[str, Path]:
     out = tmp_path_factory.mktemp("wheels")
     sources = {
         "suite": ROOT,
+        "baselines": ROOT / "plugins/baselines",
         "knowledge": ROOT / "plugins/knowledge",
         "toxicity": ROOT / "plugins/toxicity",
         "hush": Path(__file__).parent / "hush",
@@ -123,15 +124,16 @@ def test_the_suites_wheel_has_every_file_of_its_packages_and_nothing_else(wheels
     host = sources(ROOT / "core", "unlearn_suite")
     knowledge = sources(ROOT / "plugins/knowledge/src", "unlearn_suite_knowledge")
     toxicity = sources(ROOT / "plugins/toxicity/src", "unlearn_suite_toxicity")
+    baselines = sources(ROOT / "plugins/baselines/src", "unlearn_suite_baselines")
     packed = names(wheels["suite"])
-    assert {name for name in packed if ".dist-info/" not in name} == host | knowledge | toxicity | {
+    assert {name for name in packed if ".dist-info/" not in name} == host | baselines | knowledge | toxicity | {
         "unlearn_suite/registry.yaml"
     }
     assert {Path(name).suffix for name in packed} >= {".py", ".yaml", ".jsonl", ".txt", ".j2", ".css"}
     assert any(name.endswith("licenses/LICENSE") for name in packed)
 
 
-@pytest.mark.parametrize("plugin", ["knowledge", "toxicity"])
+@pytest.mark.parametrize("plugin", ["baselines", "knowledge", "toxicity"])
 def test_a_plugins_own_wheel_holds_what_the_suites_wheel_holds_of_it(wheels, plugin):
     packed = {name for name in names(wheels[plugin]) if ".dist-info/" not in name}
     assert packed == {name for name in names(wheels["suite"]) if name.startswith(f"unlearn_suite_{plugin}/")}
@@ -154,7 +156,7 @@ def test_nothing_comes_from_the_source_tree(third_party):
 
 def test_every_plugin_is_found(third_party):
     found = third_party.plugins()
-    assert set(found) == {f"unlearn-suite:{name}" for name in ("builtin", "knowledge", "toxicity")} | {
+    assert set(found) == {f"unlearn-suite:{name}" for name in ("baselines", "builtin", "knowledge", "toxicity")} | {
         "unlearn-suite-hush:hush"
     }
     assert {record["status"] for record in found.values()} == {"ok"}

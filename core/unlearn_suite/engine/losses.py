@@ -7,6 +7,9 @@ which hands them a few positions at a time.
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -34,6 +37,11 @@ def norm_ratio(h: Tensor, h_ref: Tensor) -> Tensor:
     return h.float().norm(dim=-1) / h_ref.float().norm(dim=-1).clamp_min(EPS)
 
 
+def distance(h: Tensor, h_ref: Tensor) -> Tensor:
+    """[...]: |h - h_ref|, with gradient 0 where they are equal."""
+    return (h.float() - h_ref.float()).norm(dim=-1)
+
+
 def label_logprobs(logits: Tensor, labels: Tensor) -> Tensor:
     """[...]: log p(label), from logits [..., V] and labels [...]."""
     logits = logits.float()
@@ -50,3 +58,23 @@ def entropy(logits: Tensor) -> Tensor:
     """[...]: entropy of softmax(logits), nats."""
     log_p = functional.log_softmax(logits.float(), dim=-1)
     return -(log_p.exp() * log_p).sum(-1)
+
+
+def soft_cross_entropy(logits: Tensor, target_logits: Tensor) -> Tensor:
+    """[...]: cross-entropy of softmax(logits) against softmax(target_logits); targets may be -inf."""
+    return -(target_logits.float().softmax(dim=-1) * functional.log_softmax(logits.float(), dim=-1)).sum(-1)
+
+
+def jensen_shannon(logits_p: Tensor, logits_q: Tensor) -> Tensor:
+    """[...]: Jensen-Shannon divergence in nats, between 0 and log 2."""
+    log_p, log_q = (functional.log_softmax(z.float(), dim=-1) for z in (logits_p, logits_q))
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2.0)
+    return 0.5 * ((log_p.exp() * (log_p - log_m)).sum(-1) + (log_q.exp() * (log_q - log_m)).sum(-1))
+
+
+def preference(margin: Tensor, beta: float) -> Tensor:
+    """[...]: -(2 / beta) log sigmoid(beta margin), for margins in nats (DPO, NPO, SimNPO; arXiv:2404.05868).
+
+    2 log 2 / beta at margin 0; for beta -> 0 it falls with slope -1, as gradient ascent does.
+    """
+    return functional.softplus(-beta * margin.float()) * (2.0 / beta)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import torch
@@ -25,7 +26,7 @@ from .row_values import row_values
 from .shape import ModelShape
 
 PerToken = Callable[..., Tensor]
-"""(logits [N, V], labels [N], and the other view's logits [N, V] if there is one) -> values [N]"""
+"""(logits [N, V], labels [N], the other view's logits [N, V] if there is one, what was given) -> values [N]"""
 
 _HEAD_ROWS = 1024
 """positions per LM-head call: bounds the [rows, V] float32 logits"""
@@ -41,6 +42,7 @@ class View:
         self._frozen = frozen
         self._values: Mapping[str, Tensor] | None = trainable if frozen else None
         self._trails: WeakKeyDictionary[Batch, Trails] = WeakKeyDictionary()
+        self._given: WeakKeyDictionary[Batch, dict[int, Tensor]] = WeakKeyDictionary()
 
     def hidden(self, batch: Batch, blocks: Iterable[int]) -> dict[int, Tensor]:
         """{block: output [B, T, D]} (the residual stream after the block, HF `hidden_states[block + 1]`)."""
@@ -57,6 +59,17 @@ class View:
             result |= {b: trail.outputs[b] for b in high}
         return {block: result[block] for block in wanted}
 
+    def with_hidden(self, batch: Batch, block: int, hidden: Tensor) -> Batch:
+        """A twin of `batch` for which this view takes `hidden` [B, T, D] as the output of `block`, and goes on from it.
+
+        For latent perturbations, and (with the last block) for the logits of any hidden state. Gradients reach
+        `hidden`, through the policy only.
+        """
+        self._replay.shape.check_block(block)
+        twin = replace(batch)
+        self._given[twin] = {block: hidden}
+        return twin
+
     def logits(self, batch: Batch) -> Tensor:
         """[B, T, V] in the model's dtype; position t predicts token t + 1."""
         if not batch.examples:
@@ -71,11 +84,19 @@ class View:
             return known.masked_fill(~batch.mask(over), 0.0)
         return self.per_token(batch, label_logprobs, over)
 
-    def per_token(self, batch: Batch, of: PerToken, over: Over = "content", against: View | None = None) -> Tensor:
+    def per_token(
+        self,
+        batch: Batch,
+        of: PerToken,
+        over: Over = "content",
+        against: View | None = None,
+        given: Sequence[Tensor] = (),
+    ) -> Tensor:
         """[B, T] float32: `of(logits, labels)` of the distributions that predict the tokens of the mask `over`.
 
         `of` is given logits [N, V] and labels [N] (token t and the logits before it stand together) and
-        returns [N]; with `against`, the logits of that view come third. Elsewhere the result is 0. `of` sees
+        returns [N]; with `against`, the logits of that view come third. Tensors [B, T, ...] in `given` come last,
+        each as its rows [N, ...] at the same tokens, as constants. Elsewhere the result is 0. `of` sees
         some positions at a time, so no [B, T, V] tensor exists; it must treat each position by itself and read
         no other tensor that is trained. Gradients reach every view that has any.
         """
@@ -83,9 +104,11 @@ class View:
         mask = batch.mask(over)[:, 1:]
         labels = batch.input_ids[:, 1:][mask]
         rows = [view.last_hidden(batch)[:, :-1][mask] for view in views]
+        constants = [labels, *(g[:, 1:][mask].detach() for g in given)]
+        cut = [[tensor.split(_HEAD_ROWS) for tensor in tensors] for tensors in (constants, rows)]
         pieces = [
-            self._on_rows(of, y, views, h)
-            for y, *h in zip(labels.split(_HEAD_ROWS), *(r.split(_HEAD_ROWS) for r in rows), strict=True)
+            self._on_rows(of, known, views, h)
+            for known, h in zip(zip(*cut[0], strict=True), zip(*cut[1], strict=True), strict=True)
         ]
         flat = torch.cat(pieces) if len(labels) else rows[0].new_zeros(0, dtype=torch.float32)
         result = torch.zeros(batch.input_ids.shape, dtype=torch.float32, device=flat.device)
@@ -101,12 +124,13 @@ class View:
         """Forget what was computed (after a backward pass or a change of weights)."""
         self._trails.clear()
 
-    def _on_rows(self, of: PerToken, labels: Tensor, views: Sequence[View], rows: Sequence[Tensor]) -> Tensor:
-        """`of` on the logits of some rows [N, D] of each view."""
+    def _on_rows(self, of: PerToken, known: Sequence[Tensor], views: Sequence[View], rows: Sequence[Tensor]) -> Tensor:
+        """`of` on the logits of some rows [N, D] of each view; `known`: labels, then what was given."""
+        labels, *given = known
 
         def values(*hidden: Tensor) -> Tensor:
             first, *others = (view._head(h) for view, h in zip(views, hidden, strict=True))
-            return of(first, labels, *others).float()
+            return of(first, labels, *others, *given).float()
 
         if self._replay.keeps_graph or not torch.is_grad_enabled():
             return values(*rows)
@@ -184,7 +208,7 @@ class View:
         versions = () if self._frozen else tuple(p._version for p in self._trainable.values())
         known = self._trails.get(batch)
         if known is None or known.versions != versions:
-            known = self._trails[batch] = Trails(versions)
+            known = self._trails[batch] = Trails(versions, live=Trail(dict(self._given.get(batch, {}))))
         if torch.is_grad_enabled() and not self._frozen:
             return known.live
         known.still.take(known.live)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import jensenshannon
 from scipy.special import log_softmax, softmax
 
 from unlearn_suite.engine import losses, views
@@ -34,6 +35,10 @@ def test_each_function_equals_its_formula_in_float64(dtype):
         "label": (losses.label_logprobs(h, labels), log_x[np.arange(POSITIONS), labels.numpy()]),
         "kl": (losses.kl(h, ref), (softmax(x, axis=-1) * (log_x - log_y)).sum(-1)),
         "entropy": (losses.entropy(h), -(softmax(x, axis=-1) * log_x).sum(-1)),
+        "distance": (losses.distance(h, ref), np.linalg.norm(x - y, axis=-1)),
+        "soft": (losses.soft_cross_entropy(h, ref), -(softmax(y, axis=-1) * log_x).sum(-1)),
+        "jensen-shannon": (losses.jensen_shannon(h, ref), jensenshannon(np.exp(log_x), np.exp(log_y), axis=-1) ** 2),
+        "preference": (losses.preference(h, 0.3), 2 / 0.3 * np.log1p(np.exp(-0.3 * x))),
     }
     for name, (ours, formula) in expected.items():
         assert ours.dtype == torch.float32, name

@@ -121,3 +121,39 @@ def test_extra_padding_changes_nothing(make_batch):
     narrow = views.policy.hidden(batch, [3])[3]
     wide = views.policy.hidden(padded, [3])[3]
     torch.testing.assert_close(wide[:2, :5], narrow, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("block", [0, 1, 3])
+def test_with_hidden_goes_on_from_what_is_given(arch, block, make_batch):
+    model, _, shape, views = perturbed(arch)
+    batch = make_batch([5, 9], seed=4)
+    push = torch.linspace(-1, 1, shape.hidden_size)
+    hook = model.get_submodule(shape.blocks_path)[block].register_forward_hook(
+        lambda _m, _i, out: (out[0] + push, *out[1:]) if isinstance(out, tuple) else out + push
+    )
+    outputs, _, chosen = full_run(model, shape.blocks_path, batch)
+    hook.remove()
+    delta = push.clone().requires_grad_()
+    h = views.policy.hidden(batch, [block])[block] + delta
+    twin = views.policy.with_hidden(batch, block, h)
+    mask = batch.mask("content")
+    logprobs = views.policy.token_logprobs(twin)
+    torch.testing.assert_close(logprobs[mask].double(), chosen[mask], rtol=1e-4, atol=1e-5)
+    (gradient,) = torch.autograd.grad(batch.mean(logprobs), [delta])
+    assert gradient.abs().sum() > 0
+    for later in range(block + 1, shape.n_blocks):
+        found = views.policy.hidden(twin, [later])[later]
+        torch.testing.assert_close(found[mask], outputs[later][mask], rtol=1e-5, atol=1e-5)
+
+
+def test_per_token_hands_over_what_is_given_row_by_row(make_batch, monkeypatch):
+    from unlearn_suite.engine import views as module
+
+    monkeypatch.setattr(module, "_HEAD_ROWS", 3)
+    *_, views = perturbed("llama")
+    batch = make_batch([5, 9], seed=4)
+    extra = torch.arange(batch.input_ids.numel() * 2).reshape(*batch.input_ids.shape, 2).float()
+    found = views.policy.per_token(batch, lambda z, y, g: g.sum(1) + 0 * z.sum(1), given=[extra])
+    mask = batch.mask("content")
+    torch.testing.assert_close(found[mask], extra.sum(-1)[mask])

@@ -1,0 +1,39 @@
+"""CIR: break the MLPs' outputs on forget text, with updates from which shared representations are removed.
+
+    L = mean_{l, t} relu(<o_l, o_l^base>) / (mean_t |o_l^base|)^2,   dW <- (I - U U^T) dW (I - V V^T)
+
+o_l: output of block l's MLP. V, U: top principal components of the inputs of each trained matrix, and of the gradients
+of its outputs, on forget text. The loss also falls when o shrinks. Public code (filyp/open-unlearning) updates the
+components every epoch and scales them down softly; here they are computed once, on the base model, and removed. Its
+optimizer is not known to us: AdamW here, which turns the collapsed update a little.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from .common import Trains, method
+
+
+class CirConfig(Trains):
+    """Options of `cir`. `blocks` none: the middle half of the depth."""
+
+    tensors: str = "mlp"
+    """`mlp`, `mlp_out` or a regular expression; two-dimensional weights of linear layers"""
+    components: int = Field(16, ge=0)
+    """principal components that are removed on each side"""
+    texts: int = Field(32, ge=2)
+    """forget texts that the components are computed from"""
+    alpha: float = Field(0.0, ge=0)
+    """weight of a next-token loss on retain text (0: none, as published)"""
+
+
+SPEC = method(
+    "cir",
+    "Break MLP outputs on forget text; remove shared components from the update",
+    "cir:Cir",
+    CirConfig,
+    "Sondej and Yang 2025, arXiv:2509.11816",
+    "variant",
+    train={"steps": 40, "lr": 3e-5, "batch": 8, "length": 64},
+)

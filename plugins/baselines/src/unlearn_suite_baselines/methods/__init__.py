@@ -1,0 +1,1 @@
+"""The objectives behind the cards. These modules import torch."""

@@ -1,0 +1,65 @@
+"""A forget loss and a retain loss over next-token distributions: what most baselines are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from unlearn_suite import Batch, Loss, LossObjective, ModelShape, Requirements, StageContext, losses
+
+from ..cards.common import Retains, Trains
+from .everywhere import everywhere
+from .trained import chosen
+
+T = TypeVar("T", bound=Trains)
+R = TypeVar("R", bound=Retains)
+
+
+class TokenObjective(LossObjective[T]):
+    """Reads token distributions; trains what the options say. `reads_base`: whether the base model is read."""
+
+    reads_base = False
+
+    def requirements(self, shape: ModelShape) -> Requirements:
+        return Requirements(chosen(shape, self.config), reads=-1, logits=True, reference=self.reads_base)
+
+
+class ForgetRetain(TokenObjective[R]):
+    """L = gamma `forget` + alpha L_retain."""
+
+    def forget(self, batch: Batch) -> Tensor:
+        """Scalar forget loss."""
+        raise NotImplementedError
+
+    def requirements(self, shape: ModelShape) -> Requirements:
+        base = self.reads_base or (self.config.retain == "kl" and self.config.alpha > 0)
+        return Requirements(chosen(shape, self.config), reads=-1, logits=True, reference=base)
+
+    def loss(self, batch: Mapping[str, Batch]) -> Loss:
+        parts, weights = {"forget": self.forget(batch["forget"])}, {"forget": self.config.gamma}
+        if self.config.alpha > 0:
+            parts["retain"] = retain_loss(self.ctx, batch["retain"], self.config)
+            weights["retain"] = self.config.alpha
+        return Loss(parts, weights)
+
+
+def retain_loss(ctx: StageContext, batch: Batch, config: Retains) -> Tensor:
+    """Mean next-token loss, or mean KL(base || policy), over response tokens."""
+    if config.retain == "nll":
+        return nll(ctx.policy, batch)
+    if config.legacy:
+        whole = everywhere(batch)
+        return ctx.reference.per_token(whole, kl, against=ctx.policy).sum() / batch.input_ids.numel()
+    return batch.mean(ctx.reference.per_token(batch, kl, "response", against=ctx.policy), "response")
+
+
+def nll(view: Any, batch: Batch) -> Tensor:
+    """Mean next-token loss over response tokens, nats."""
+    return -batch.mean(view.token_logprobs(batch, "response"), "response")
+
+
+def kl(base: Tensor, _: Tensor, policy: Tensor) -> Tensor:
+    """[N]: KL(base || policy)."""
+    return losses.kl(base, policy)

@@ -1,0 +1,109 @@
+"""CIR."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from unlearn_suite import Batch, Loss, LossObjective, ModelShape, Requirements, Scalars, StageContext
+
+from ..cards.cir import CirConfig
+from . import spy
+from .base import nll
+from .circuit_breakers import average
+from .trained import chosen
+
+MOST_ROWS = 4096
+
+
+class Cir(LossObjective[CirConfig]):
+    """cards/cir.py"""
+
+    def requirements(self, shape: ModelShape) -> Requirements:
+        blocks = self._blocks(shape)
+        trained = chosen(shape, self.config, blocks)
+        return Requirements(trained, reads=blocks[-1], logits=self.config.alpha > 0)
+
+    def _blocks(self, shape: ModelShape) -> range:
+        if self.config.blocks is not None:
+            first, last = (shape.check_block(b) for b in self.config.blocks)
+            return range(first, last + 1)
+        return range(shape.n_blocks // 4, max(3 * shape.n_blocks // 4, shape.n_blocks // 4 + 1))
+
+    def setup(self, ctx: StageContext) -> None:
+        super().setup(ctx)
+        blocks = self._blocks(ctx.shape)
+        self.last = blocks[-1]
+        self.broken = ctx.shape.select("mlp_out", blocks)
+        self.components = self._components() if self.config.components else {}
+
+    def _components(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """{weight: (V [in, k], U [out, k])}: top components of inputs and of output gradients on forget text."""
+        weights = list(self.ctx.trainable)
+        given: dict[str, list[Tensor]] = {name: [] for name in weights}
+        grads: dict[str, list[Tensor]] = {name: [] for name in weights}
+        for batch in self.ctx.encode("cir", spy.some(self.ctx, "forget", self.config.texts)).chunks(
+            self.ctx.train.batch
+        ):
+            moved = batch.to(self.ctx.device)
+            mask = moved.mask("content")
+
+            def seen(name: str, x: Tensor, out: Tensor, mask: Tensor = mask) -> None:
+                if out.requires_grad:
+                    given[name].append(x.detach()[mask].float())
+                    out.register_hook(lambda g: grads[name].append(g[mask].float()))
+
+            with spy.watching(self.ctx, weights, seen):
+                self._broken(moved).backward()
+            self.ctx.views.clear()
+        for p in self.ctx.trainable.values():
+            p.grad = None
+        return {
+            name: (top(given[name], self.config.components), top(grads[name], self.config.components))
+            for name in weights
+        }
+
+    def _broken(self, f: Batch) -> Tensor:
+        with torch.no_grad():
+            base = spy.outputs(self.ctx, self.ctx.reference, f, self.broken, self.last)
+        now = spy.outputs(self.ctx, self.ctx.policy, f, self.broken, self.last)
+        return average([f.mean(aligned(f, now[name], base[name])) for name in self.broken])
+
+    def loss(self, batch: Mapping[str, Batch]) -> Loss:
+        parts, weights = {"forget": self._broken(batch["forget"])}, {"forget": 1.0}
+        if self.config.alpha > 0:
+            parts["retain"] = nll(self.ctx.policy, batch["retain"])
+            weights["retain"] = self.config.alpha
+        return Loss(parts, weights)
+
+    def step(self, batch: Mapping[str, Batch]) -> Scalars:
+        scalars = self.ctx.backward(self.loss, batch)
+        for name, (v, u) in self.components.items():
+            p = self.ctx.trainable[name]
+            if p.grad is not None:
+                p.grad = collapsed(p.grad, v, u, spy.is_transposed(self.ctx, name))
+        return {**scalars, **self.ctx.update()}
+
+
+def aligned(f: Batch, o: Tensor, base: Tensor) -> Tensor:
+    """[B, T]: relu(<o, o_base>) / (mean over tokens of |o_base|)^2."""
+    o, base = o.float(), base.float()
+    scale = f.mean(base.norm(dim=-1))
+    return (o * base).sum(-1).clamp_min(0.0) / scale.square().clamp_min(1e-12)
+
+
+def top(rows: list[Tensor], count: int) -> Tensor:
+    """[D, k]: orthonormal top principal directions (not centred) of stacked rows [N, D]."""
+    x = torch.cat(rows)[:MOST_ROWS]
+    vectors: Tensor = torch.linalg.svd(x, full_matrices=False).Vh[: min(count, *x.shape)]
+    return vectors.T.contiguous()
+
+
+def collapsed(g: Tensor, v: Tensor, u: Tensor, transposed: bool) -> Tensor:
+    """(I - U U^T) g (I - V V^T) for g [out, in]; `transposed`: g is [in, out]."""
+    x = (g.T if transposed else g).float()
+    x = x - u @ (u.T @ x)
+    x = x - (x @ v) @ v.T
+    return (x.T if transposed else x).to(g.dtype)

@@ -1,0 +1,127 @@
+"""NPO with smoothness: gradients at perturbed weights, or averaged weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unlearn_suite import Batch, Loss, Objective, Requirements, Scalars, StageContext, losses
+from unlearn_suite import ModelShape as Shape
+
+from ..cards.npo_sam import NpoSamConfig
+from .base import retain_loss
+from .logratio import lengths, log_ratio
+from .trained import chosen
+
+Named = dict[str, Tensor]
+
+
+class NpoSam(Objective[NpoSamConfig]):
+    """cards/npo_sam.py"""
+
+    def requirements(self, shape: Shape) -> Requirements:
+        return Requirements(chosen(shape, self.config), reads=-1, logits=True)
+
+    def setup(self, ctx: StageContext) -> None:
+        super().setup(ctx)
+        self.total: Named = {}
+        self.averaged = 0
+
+    def step(self, batch: Mapping[str, Batch]) -> Scalars:
+        forget = {"forget": batch["forget"]}
+        scalars, gradient = self._gradient(forget)
+        gradient = getattr(self, f"_{self.config.smoothness}")(forget, gradient)
+        if self.config.alpha > 0:
+            found = self.ctx.backward(self._retain, {"retain": batch["retain"]})
+            scalars = {**found, "forget": scalars["forget"], "loss": scalars["loss"] + found["loss"]}
+        for name, p in self.ctx.trainable.items():
+            own = self.config.gamma * gradient[name]
+            p.grad = own if p.grad is None else p.grad + own
+        scalars |= self.ctx.update()
+        self._add_to_average()
+        return scalars
+
+    def _sam(self, forget: Mapping[str, Batch], g: Named) -> Named:
+        with self._moved(g, self.config.rho / self._norm(g)):
+            return self._gradient(forget)[1]
+
+    def _rs(self, forget: Mapping[str, Batch], g: Named) -> Named:
+        mean = {name: torch.zeros_like(x) for name, x in g.items()}
+        for _ in range(self.config.draws):
+            z = {n: torch.randn(x.shape, generator=self.ctx.generator).to(x.device, x.dtype) for n, x in g.items()}
+            with self._moved(z, self.config.rho):
+                for name, x in self._gradient(forget)[1].items():
+                    mean[name] += x / self.config.draws
+        return mean
+
+    def _gp(self, forget: Mapping[str, Batch], g: Named) -> Named:
+        """grad (L + rho |g|) = g + rho H g / |g|; the Hessian product by a difference of gradients."""
+        if self.config.legacy:
+            return g
+        with self._moved(g, self.config.difference / self._norm(g)):
+            ahead = self._gradient(forget)[1]
+        rate = self.config.rho / self.config.difference
+        return {name: x + rate * (ahead[name] - x) for name, x in g.items()}
+
+    def _wa(self, forget: Mapping[str, Batch], g: Named) -> Named:
+        return g
+
+    def _forget(self, batch: Mapping[str, Batch]) -> Loss:
+        f = batch["forget"]
+        ratio = log_ratio(self.ctx, f)
+        if self.config.per_token or self.config.legacy:
+            ratio = ratio / lengths(f)
+        return Loss({"forget": f.mean_examples(losses.preference(-ratio, self.config.beta))})
+
+    def _retain(self, batch: Mapping[str, Batch]) -> Loss:
+        return Loss({"retain": retain_loss(self.ctx, batch["retain"], self.config)}, {"retain": self.config.alpha})
+
+    def _gradient(self, forget: Mapping[str, Batch]) -> tuple[Scalars, Named]:
+        scalars = self.ctx.backward(self._forget, forget)
+        found = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in self.ctx.trainable.items()}
+        for p in self.ctx.trainable.values():
+            p.grad = None
+        return scalars, found
+
+    def _norm(self, g: Named) -> float:
+        return max(float(self.ctx.global_norm(list(g.values()))), 1e-12)
+
+    @contextmanager
+    def _moved(self, direction: Named, size: float) -> Iterator[None]:
+        """Inside, the weights are displaced; they are put back bit for bit."""
+        start = {name: p.detach().clone() for name, p in self.ctx.trainable.items()}
+        try:
+            with torch.no_grad():
+                for name, p in self.ctx.trainable.items():
+                    p.add_(direction[name], alpha=size)
+            yield
+        finally:
+            with torch.no_grad():
+                for name, p in self.ctx.trainable.items():
+                    p.copy_(start[name])
+
+    def _add_to_average(self) -> None:
+        done, c = self.ctx.step_index + 1, self.config
+        first = round(c.average_from * self.ctx.train.steps)
+        if c.smoothness != "wa" or done < first or ((done - first) % c.average_every and done < self.ctx.train.steps):
+            return
+        for name, p in self.ctx.trainable.items():
+            self.total[name] = self.total.get(name, 0.0) + p.detach().double()
+        self.averaged += 1
+
+    @torch.no_grad()
+    def finish(self) -> Scalars:
+        for name, total in self.total.items():
+            self.ctx.trainable[name].copy_(total / self.averaged)
+        return {"averaged": float(self.averaged)} if self.averaged else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"total": self.total, "averaged": self.averaged}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.total = {name: t.to(self.ctx.device) for name, t in state["total"].items()}
+        self.averaged = int(state["averaged"])

@@ -1,0 +1,58 @@
+"""RepNoise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from unlearn_suite import Batch, Loss, LossObjective, ModelShape, Requirements
+
+from ..cards.repnoise import RepNoiseConfig
+from .base import nll
+from .circuit_breakers import average
+from .trained import chosen
+
+KERNELS, FACTOR = 5, 2.0
+
+
+class RepNoise(LossObjective[RepNoiseConfig]):
+    """cards/repnoise.py"""
+
+    def requirements(self, shape: ModelShape) -> Requirements:
+        return Requirements(chosen(shape, self.config), reads=shape.n_blocks - 1, logits=True, reference=False)
+
+    def loss(self, batch: Mapping[str, Batch]) -> Loss:
+        f, policy, last = batch["forget"], self.ctx.policy, self.ctx.shape.n_blocks - 1
+        blocks = sorted({*range(last, -1, -self.config.every)})
+        h = policy.hidden(f, blocks)
+        twins = [policy.with_hidden(f, last, h[b]) for b in blocks[:-1]]
+        ascended = average([nll(policy, twin) for twin in [*twins, f]])
+        return Loss(
+            {
+                "retain": nll(policy, batch["retain"]),
+                "noise": average([self._noise(f, h[b]) for b in blocks]),
+                "ascent": -torch.log1p(ascended),
+            },
+            {"noise": self.config.beta, "ascent": self.config.alpha},
+        )
+
+    def _noise(self, f: Batch, h: Tensor) -> Tensor:
+        mask = f.mask("response")[..., None]
+        noise = torch.randn(h.shape, generator=self.ctx.generator).to(h.device)
+        return mmd((h.float() * mask).flatten(1), (noise * mask).flatten(1))
+
+
+def mmd(x: Tensor, y: Tensor) -> Tensor:
+    """Biased squared maximum mean discrepancy of rows [N, D] and [N, D], five Gaussian kernels.
+
+    Widths are the mean squared distance between different rows times 1/4 to 4 (a constant for the gradient).
+    """
+    rows = torch.cat([x, y])
+    n = len(rows)
+    squared = (rows[:, None] - rows[None]).square().sum(-1)
+    width = squared.detach().sum() / (n * n - n) / FACTOR ** (KERNELS // 2)
+    kernel = torch.stack([torch.exp(-squared / (width * FACTOR**i).clamp_min(1e-12)) for i in range(KERNELS)]).sum(0)
+    k = len(x)
+    return (kernel[:k, :k] + kernel[k:, k:] - kernel[:k, k:] - kernel[k:, :k]).mean()

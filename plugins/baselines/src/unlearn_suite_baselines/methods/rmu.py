@@ -1,0 +1,83 @@
+"""RMU and adaptive RMU: activations of one block, nothing above it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from unlearn_suite import Batch, Loss, LossObjective, ModelShape, Requirements, StageContext, losses
+
+from ..cards.adaptive_rmu import AdaptiveRmuConfig
+from ..cards.rmu import RmuConfig, SteeringConfig
+
+S = TypeVar("S", bound=SteeringConfig)
+DEPTH = 0.22
+
+
+class Steering(LossObjective[S]):
+    """Forget activations [B, T, D] of one block towards targets [B, 1, D], retain activations where they were."""
+
+    def requirements(self, shape: ModelShape) -> Requirements:
+        block = self.steered_block(shape)
+        return Requirements(shape.select("mlp_out", range(max(0, block - self.config.width + 1), block + 1)), block)
+
+    def steered_block(self, shape: ModelShape) -> int:
+        block = self.config.block
+        if block is None:
+            block = max(min(round(DEPTH * shape.n_blocks), shape.n_blocks - 2), 0)
+        return shape.check_block(block)
+
+    def setup(self, ctx: StageContext) -> None:
+        super().setup(ctx)
+        self.block = self.steered_block(ctx.shape)
+        topics = sorted({e.example.group for e in ctx.roles["forget"].encoded})
+        self.targets = {topic: self._unit().to(ctx.device) * self.target_norm(topic) for topic in topics}
+
+    def _unit(self) -> Tensor:
+        draw = torch.rand if self.config.direction == "rand_pos" else torch.randn
+        u = draw(self.ctx.shape.hidden_size, generator=self.ctx.generator)
+        return u / u.norm()
+
+    def target_norm(self, topic: str) -> float:
+        raise NotImplementedError
+
+    def forget_activations(self, batch: Batch) -> Tensor:
+        return self.ctx.policy.hidden(batch, [self.block])[self.block]
+
+    def loss(self, batch: Mapping[str, Batch]) -> Loss:
+        f, r = batch["forget"], batch["retain"]
+        target = torch.stack([self.targets[e.group] for e in f.examples])[:, None]
+        h_r, base = (view.hidden(r, [self.block])[self.block] for view in (self.ctx.policy, self.ctx.reference))
+        if self.config.rna_noise:
+            noise = torch.randn(base.shape, generator=self.ctx.generator).to(base.device)
+            base = base.float() + self.config.rna_noise * noise
+        return Loss(
+            {
+                "forget": self.mean(f, losses.squared_error(self.forget_activations(f), target)),
+                "retain": self.mean(r, losses.squared_error(h_r, base)),
+            },
+            {"retain": self.config.alpha},
+        )
+
+    def mean(self, batch: Batch, x_bt: Tensor) -> Tensor:
+        return x_bt.mean() if self.config.legacy else batch.mean(x_bt)
+
+
+class Rmu(Steering[RmuConfig]):
+    """cards/rmu.py"""
+
+    def target_norm(self, topic: str) -> float:
+        return self.config.coefficient
+
+
+class AdaptiveRmu(Steering[AdaptiveRmuConfig]):
+    """cards/adaptive_rmu.py"""
+
+    def target_norm(self, topic: str) -> float:
+        examples = [e.example for e in self.ctx.roles["forget"].encoded if e.example.group == topic]
+        batch = self.ctx.encode("forget", examples).batch(0, self.ctx.train.batch).to(self.ctx.device)
+        h = self.ctx.reference.hidden(batch, [self.block])[self.block]
+        return self.config.scale * float(self.mean(batch, h.float().norm(dim=-1)))

@@ -1,0 +1,148 @@
+"""What single objectives promise beyond their loss, on tiny models."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from unlearn_suite import PlanError, TrainingError
+from unlearn_suite.testing.tiny import tiny_model
+
+
+def weights(model):
+    return dict(model.named_parameters())
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+def test_abliteration_leaves_nothing_that_writes_along_the_direction(arch, run, tmp_path):
+    model, _, result = run("abliteration", {"block": 2, "max_kl": None}, tmp_path, arch=arch, steps=1)
+    before = weights(tiny_model(arch))
+    transposed = arch == "gpt2"
+    name = next(n for n in result.original if ("mlp.down_proj" if not transposed else "mlp.c_proj") in n)
+    change = before[name] - weights(model)[name]
+    u, s, vh = torch.linalg.svd(change)
+    assert s[1] < 1e-4 * s[0], "one direction is removed"
+    r = vh[0] if transposed else u[:, 0]
+    for n in result.original:
+        w = weights(model)[n]
+        along = w @ r if transposed or "embed" in n else r @ w
+        assert along.abs().max() < 1e-4, n
+
+
+def test_gloss_removes_a_subspace_of_its_rank_from_every_block(run, tmp_path):
+    model, _, result = run("gloss", {"rank": 3, "max_kl": None}, tmp_path, steps=1)
+    before = weights(tiny_model())
+    changes = torch.cat([before[n] - weights(model)[n] for n in result.original], dim=1)
+    s = torch.linalg.svdvals(changes)
+    assert len(result.original) == 4 and s[2] > 1e-3 and s[3] < 1e-4 * s[0]
+
+
+@pytest.mark.parametrize("name", ["abliteration", "gloss"])
+def test_directions_that_would_disrupt_are_not_removed(name, run, tmp_path):
+    untouched, rows, _ = run(name, {"max_kl": 1e-9}, tmp_path / "none", steps=1)
+    assert rows[0]["removed_norm"] == 0.0 and rows[0]["kl"] > 1e-9
+    assert all(torch.equal(p, q) for p, q in zip(untouched.parameters(), tiny_model().parameters(), strict=True))
+    _, free, _ = run(name, {"max_kl": 100.0}, tmp_path / "any", steps=1)
+    assert free[0]["removed_norm"] > 0 and free[0]["kl"] < 100.0
+
+
+def test_iti_shifts_biases_and_says_when_there_are_none(run, tmp_path):
+    model, rows, result = run("iti", {"heads": 0.25}, tmp_path / "a", arch="gpt2", steps=1)
+    assert rows[0]["heads"] == 4.0
+    assert all(name.endswith("attn.c_proj.bias") for name in result.original)
+    double, *_ = run("iti", {"heads": 0.25, "alpha": 30.0}, tmp_path / "b", arch="gpt2", steps=1)
+    before = weights(tiny_model("gpt2"))
+    for name in result.original:
+        once, twice = (weights(m)[name] - before[name] for m in (model, double))
+        torch.testing.assert_close(twice, 2 * once, rtol=1e-4, atol=1e-5)
+    with pytest.raises(PlanError, match="has no bias"):
+        run("iti", {}, tmp_path / "c", steps=1)
+
+
+def test_task_arithmetic_goes_exactly_the_other_way(run, tmp_path):
+    forth, *_ = run("task-arithmetic", {"scale": 0.0}, tmp_path / "zero")
+    assert all(torch.equal(p, q) for p, q in zip(forth.parameters(), tiny_model().parameters(), strict=True))
+    once, *_ = run("task-arithmetic", {"scale": 1.0}, tmp_path / "one")
+    half, *_ = run("task-arithmetic", {"scale": 0.5}, tmp_path / "half")
+    for name, base in weights(tiny_model()).items():
+        a, b = weights(once)[name] - base, weights(half)[name] - base
+        torch.testing.assert_close(a, 2 * b, rtol=1e-3, atol=1e-6)
+    _, rows, _ = run("task-arithmetic", {}, tmp_path / "rows", steps=12)
+    assert rows[-1]["fit"] < rows[0]["fit"]
+
+
+def test_whp_trains_a_reinforced_model_then_starts_again(run, tmp_path):
+    _, rows, _ = run("whp", {}, tmp_path, steps=6, lr=1e-2)
+    assert ["reinforce" in row for row in rows] == [True] * 3 + [False] * 3
+
+
+def test_whp_without_scale_learns_the_base_models_own_choices(run, tmp_path):
+    """a = 0: the labels are the base model's argmax, whatever the reinforced model says."""
+    _, rows, _ = run("whp", {"scale": 0.0}, tmp_path / "a", steps=2, batch=8)
+    _, other, _ = run("whp", {"scale": 0.0}, tmp_path / "b", steps=2, batch=8, lr=0.5)
+    assert rows[1]["forget"] == pytest.approx(other[1]["forget"], rel=1e-5)
+
+
+def test_dpo_without_pairs_says_what_to_do(run, tmp_path, monkeypatch):
+    from unlearn_suite_baselines.methods import preference
+
+    monkeypatch.setattr(preference.Dpo, "pairs_of", lambda self, example: [])
+    with pytest.raises(TrainingError, match="no forget example has an alternate"):
+        run("dpo", {}, tmp_path)
+
+
+def test_repselect_stops_one_step_before_its_budget(run, tmp_path):
+    tight, rows, _ = run("repselect", {"inner_steps": 2, "budget": 1e-12}, tmp_path)
+    assert [row["spent"] for row in rows] == [1.0] * 4
+    assert all(torch.equal(p, q) for p, q in zip(tight.parameters(), tiny_model().parameters(), strict=True))
+
+
+def test_averaged_weights_are_the_mean_of_the_late_ones(run, tmp_path):
+    options = {"smoothness": "wa", "average_from": 0.5, "average_every": 1}
+    averaged, *_ = run("npo-sam", options, tmp_path / "wa", steps=3)
+    # steps 2 and 3 are averaged; with every learning rate constant, the shorter runs end at those weights
+    late = [run("npo-sam", {"smoothness": "wa", "average_from": 0.99}, tmp_path / str(n), steps=n)[0] for n in (2, 3)]
+    for name, p in weights(averaged).items():
+        mean = (weights(late[0])[name] + weights(late[1])[name]) / 2
+        torch.testing.assert_close(p, mean, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("smoothness", ["sam", "gp"])
+def test_smooth_npo_runs_both_ways(smoothness, legacy, run, tmp_path):
+    _, rows, _ = run("npo-sam", {"smoothness": smoothness, "legacy": legacy, "retain": "kl"}, tmp_path, steps=2)
+    assert all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in rows)
+
+
+@pytest.mark.parametrize("name", ["graddiff", "undial", "pdu", "rmu", "npo"])
+def test_legacy_forms_run_and_differ(name, run, tmp_path):
+    options = {"retain": "kl"} if name in ("graddiff", "npo") else {}
+    _, new, _ = run(name, options, tmp_path / "new", steps=2)
+    _, old, _ = run(name, {**options, "legacy": True}, tmp_path / "old", steps=2)
+    assert new[-1]["loss"] != old[-1]["loss"]
+
+
+def test_circuit_breakers_train_with_lora(run, tmp_path):
+    pytest.importorskip("peft")
+    model, _, result = run("circuit-breakers", {}, tmp_path, lora={"rank": 2, "alpha": 4})
+    before = weights(tiny_model())
+    changed = {n for n, p in weights(model).items() if not torch.equal(p, before[n])}
+    assert changed and changed <= set(result.original)
+
+
+def test_representation_methods_are_shallow():
+    from unlearn_suite.engine.shape import ModelShape
+    from unlearn_suite_baselines.cards import adaptive_rmu, circuit_breakers, rmu
+    from unlearn_suite_baselines.methods.circuit_breakers import CircuitBreakers
+    from unlearn_suite_baselines.methods.rmu import AdaptiveRmu, Rmu
+
+    shape = ModelShape.of(tiny_model("llama", num_hidden_layers=8))
+    config = circuit_breakers.CircuitBreakersConfig(retain_at="targets", targets=(1, 3))
+    for objective, reads in (
+        (Rmu(rmu.RmuConfig()), 2),
+        (AdaptiveRmu(adaptive_rmu.AdaptiveRmuConfig(block=1)), 1),
+        (CircuitBreakers(config), 3),
+    ):
+        needs = objective.requirements(shape)
+        assert needs.reads == reads and not needs.logits
+        assert max(shape.block_of(n) for n in needs.trainable) <= reads
