@@ -46,7 +46,7 @@ def test_a_wrong_sheet_is_told_with_its_place(checked: Checked):
         checked("OPT-DOCS", (SHEET, f"{SHEET}objektive: {{}}\n"))
 
 
-def test_times_are_not_compared(checked: Checked):
+def test_costs_are_not_compared(checked: Checked):
     timed = (
         "        return super().step(batch)",
         '        return {**super().step(batch), "step_seconds": random.SystemRandom().random()}',
