@@ -12,6 +12,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def _members(name: str, value: type[Any]) -> Iterator[str]:
         for key, member in vars(base).items():
             if key.startswith("_") and key != "__init__":
                 continue
-            if isinstance(member, property):
+            if isinstance(member, property | cached_property):
                 yield f"  {name}.{key}  (property)"
             elif (inspect.isroutine(member) or isinstance(member, classmethod)) and not _is_generated(base, key):
                 yield f"  {name}.{key}{inspect.signature(getattr(value, key))}"

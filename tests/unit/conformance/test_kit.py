@@ -46,6 +46,15 @@ def test_a_wrong_sheet_is_told_with_its_place(checked: Checked):
         checked("OPT-DOCS", (SHEET, f"{SHEET}objektive: {{}}\n"))
 
 
+def test_costs_are_not_compared(checked: Checked):
+    timed = (
+        "        return super().step(batch)",
+        '        return {**super().step(batch), "step_seconds": random.SystemRandom().random()}',
+    )
+    assert checked("OBJ-SEED", timed)[0].outcome == "passed"
+    assert checked("OBJ-SEED", (timed[0], timed[1].replace("step_seconds", "step_size")))[0].outcome == "failed"
+
+
 def test_an_unknown_name_or_id():
     with pytest.raises(PlanError, match="did you mean 'knowledge'"):
         list(run("knowlege"))

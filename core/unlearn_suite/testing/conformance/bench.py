@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ...engine.loop import StageJob, run_stage
 from ...engine.objective import Objective, Scalars
 from ...evaluate.model import EvalModel
+from ...evaluate.text import text_statistics
 from ...plan.text import Node
 from ...specs import Example, Train
 from ..tiny import tiny_model, tiny_tokenizer
@@ -136,6 +137,9 @@ class TinyServices:
 
     def memo(self, name: str, key: Any, build: Callable[[], Any]) -> Any:
         return json.loads(json.dumps(build()))
+
+    def statistics(self, texts: Sequence[str]) -> Mapping[str, float]:
+        return text_statistics(texts, [tiny_tokenizer()(text)["input_ids"] for text in texts])
 
     def say(self, text: str) -> None:
         pass

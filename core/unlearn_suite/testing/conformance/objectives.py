@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from .bench import Bench, Run
 
 
+COSTS = {"seconds", "flops"}
+"""words in the names of scalars that tell what a step cost, which is no result of it"""
+
+
 def _each(subject: Subject) -> Iterator[Bench]:
     from .bench import benches
 
@@ -22,11 +26,11 @@ def _each(subject: Subject) -> Iterator[Bench]:
 
 
 def _differences(one: Run, other: Run) -> str:
-    """What two runs do not share, "" if nothing: scalars by name, then weights by name."""
+    """What two runs do not share, "" if nothing: scalars by name, then weights by name. Costs are not compared."""
     import torch
 
     for step, (row, row_other) in enumerate(zip(one.rows, other.rows, strict=True)):
-        names = [name for name in {*row, *row_other} if row.get(name) != row_other.get(name)]
+        names = [n for n in {*row, *row_other} if not COSTS & set(n.split("_")) and row.get(n) != row_other.get(n)]
         if names:
             return f"scalar {sorted(names)[0]!r} of step {step}"
     if one.closing != other.closing:

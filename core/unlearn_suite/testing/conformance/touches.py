@@ -8,7 +8,7 @@ is called is the deepest that is read.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     from ...engine.objective import Requirements
     from .bench import Bench
+
+
+READS = ("hidden", "last_hidden", "logits", "token_logprobs", "per_token")
+"""what reads a view"""
 
 
 @dataclass
@@ -68,8 +72,6 @@ def _watch_reference(touched: Touched) -> Iterator[None]:
     """Notes every read of a reference view."""
     from ...engine.views import View
 
-    hidden, last = View.hidden, View._last_hidden
-
     def noted(method: Any) -> Any:
         def call(view: Any, *args: Any, **kwargs: Any) -> Any:
             touched.reference = touched.reference or view._frozen
@@ -77,7 +79,9 @@ def _watch_reference(touched: Touched) -> Iterator[None]:
 
         return call
 
-    with patch.object(View, "hidden", noted(hidden)), patch.object(View, "_last_hidden", noted(last)):
+    with ExitStack() as stack:
+        for name in READS:
+            stack.enter_context(patch.object(View, name, noted(getattr(View, name))))
         yield
 
 
