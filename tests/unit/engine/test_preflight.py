@@ -8,6 +8,7 @@ import torch
 from unlearn_suite import Config, Loss, LossObjective, Requirements
 from unlearn_suite.engine.accounting import FlopCount
 from unlearn_suite.engine.loop import StageJob, next_batch, open_context, open_views
+from unlearn_suite.engine.needs import needed_parameters
 from unlearn_suite.engine.preflight import Family, Recorder, StagePlan, estimate_stage, play
 from unlearn_suite.engine.preflight.heap import Heap
 from unlearn_suite.engine.preflight.scale import Scale, Width
@@ -79,7 +80,7 @@ def truth(objective, train, examples, folder, services, steps, dtype=torch.float
     recorder, count = Recorder(), FlopCount()
     with recorder:
         with recorder.phase("setup"):
-            views, _ = open_views(model, job)
+            views, _, _ = open_views(model, job)
             ctx = open_context(tiny_tokenizer(), job, views, torch.device("cpu"))
             objective.setup(ctx)
             ctx.views.clear()
@@ -112,8 +113,9 @@ def test_memory_and_flops_are_those_of_the_stage_itself(case, examples, folder, 
     said = estimate_stage(family(dtype, **WIDE), tiny_tokenizer(), StagePlan(make, train, ROLES, examples))
     assert said.basis == "traced" and said.doubtful == 0
     peak, flops = truth(make(), train, examples, folder, services, range(4), dtype)
-    weights = family(dtype, **WIDE).weight_bytes()
-    assert said.flops == pytest.approx(flops, rel=0.05)
+    full = family(dtype, **WIDE)
+    weights = full.weight_bytes(needed_parameters(full.shape, make().requirements(full.shape)))
+    assert said.flops == pytest.approx(flops, rel=0.1)  # steps of a kind count by their positions
     assert said.peak_bytes["train"] - weights == pytest.approx(peak, rel=0.05)
 
 
@@ -161,7 +163,9 @@ def test_an_objective_that_cannot_run_on_a_twin_is_estimated_from_its_requiremen
     plan = StagePlan(lambda: Stubborn(Config()), train, ROLES, examples)
     said = estimate_stage(family(**WIDE), tiny_tokenizer(), plan)
     assert said.basis == "declared" and "only the real model will do" in said.note
-    traced = estimate_stage(family(**WIDE), tiny_tokenizer(), StagePlan(lambda: Square(Config()), train, ROLES, examples))
+    traced = estimate_stage(
+        family(**WIDE), tiny_tokenizer(), StagePlan(lambda: Square(Config()), train, ROLES, examples)
+    )
     assert said.peak_bytes["train"] == pytest.approx(traced.peak_bytes["train"], rel=0.35)
 
 

@@ -36,7 +36,7 @@ class Kind:
 
 
 class _Hollow(nn.Module):
-    """A block in name and parameters, whose output is its input (and has a gradient to every parameter that wants one)."""
+    """A block in name and parameters, whose output is its input; its trained parameters get gradients, all zero."""
 
     def __init__(self, block: nn.Module, note: Callable[[bool], None]) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def skim(model: nn.Module, tokenizer: Any, job: StageJob) -> list[Kind]:
 
     Of many kinds only the `_MOST_KINDS` that weigh most (steps x blocks) are told apart from the rest.
     """
-    views, _ = open_views(model, job)
+    views, _, _ = open_views(model, job)
     ran: list[int] = [0, 0]
 
     def note(grad: bool) -> None:

@@ -6,7 +6,7 @@ import gc
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ from torch.utils._pytree import tree_iter
 from ...errors import SuiteError
 from ...specs import Example, Train
 from ..checkpoint import KEEP
-from ..loop import StageJob, next_batch, open_context, open_views, stage_state
-from ..objective import Objective
+from ..held_out import hold_out
+from ..loop import StageJob, next_batch, open_context, open_views, stage_state, step_that_fits
+from ..needs import needed_parameters
+from ..objective import Objective, Requirements
+from ..watch import Watch
 from .record import Measured, Recorder, Tape, TwinsDiffer, play
 from .skim import Kind, skim
 from .stand_in import Declared, FoldedTokenizer, Sampled, TwinServices
@@ -44,8 +47,9 @@ class StageEstimate:
 
     `peak_bytes` by phase (setup, train, finish) is what torch has allocated, weights included; `resident_bytes` what
     a Linux process keeps in RAM for it when it trains on the CPU (`heap.py`). `flops`: of all steps;
-    `setup_flops`: of `setup` and `finish`. `host_bytes`: what a checkpoint takes in RAM while it is written.
-    `checkpoint_bytes`: of one; `checkpoint_disk`: of all that lie there at once. `patch_bytes`: of the result.
+    `setup_flops`: of `setup` and `finish`. `trained`: numbers that are trained. `host_bytes`: what a checkpoint takes
+    in RAM while it is written. `weight_bytes`: of the part of the model that is in memory. `checkpoint_bytes`: of
+    one checkpoint; `checkpoint_disk`: of all that lie there at once. `patch_bytes`: of the result.
     `basis`: "traced" (the objective itself ran on the twins) or "declared" (it could not, for the reason in
     `note`: a plain objective with its `Requirements` ran in its place). `sampled`: what it has the model write in
     `setup`. `doubtful`: largest share of a peak that is a guess.
@@ -57,6 +61,7 @@ class StageEstimate:
     setup_flops: int
     trained: int
     host_bytes: int
+    weight_bytes: int
     checkpoint_bytes: int
     checkpoint_disk: int
     patch_bytes: int
@@ -89,7 +94,7 @@ class _Run:
     tape: Tape
     state: list[int]
     sampled: tuple[Sampled, ...]
-    names: tuple[str, ...]
+    needs: Requirements
 
 
 class _Traced:
@@ -106,15 +111,16 @@ class _Traced:
         measured = play([run.tape for run in runs], scale)
         state = sum(scale.full(a, b)[0] for a, b in zip(runs[0].state, runs[1].state, strict=True))
         saves = (self.plan.train.steps - 1) // self.plan.train.save_every
-        weights = self.family.weight_bytes()
+        needs, shape = runs[0].needs, self.family.shape
+        # The rest of the model is on disk until something is sampled or scored.
+        weights = self.family.weight_bytes(None if runs[0].sampled else needed_parameters(shape, needs))
         train = [name for name, _ in _to_run(kinds)] + (["checkpoint"] if saves else [])
         phases = {"setup": ["setup"], "train": train, "finish": ["finish"]}
 
         def peaks(of: Mapping[str, float]) -> dict[str, int]:
             return {name: round(weights + max((of[n] for n in parts), default=0.0)) for name, parts in phases.items()}
 
-        trained = [self.family.shape.tensors[n] for n in runs[0].names]
-        numbers = sum(torch.Size(shape).numel() for shape in trained)
+        numbers = sum(torch.Size(shape.tensors[name]).numel() for name in needs.trainable)
         return StageEstimate(
             peak_bytes=peaks(measured.peak),
             resident_bytes=peaks(measured.resident),
@@ -122,6 +128,7 @@ class _Traced:
             setup_flops=round(measured.flops.get("setup", 0.0) + measured.flops.get("finish", 0.0)),
             trained=numbers,
             host_bytes=round(2 * state) if saves else 0,
+            weight_bytes=weights,
             checkpoint_bytes=round(state),
             checkpoint_disk=round(state * (min(saves, KEEP) + 1)) if saves else 0,
             patch_bytes=numbers * self.family.dtype.itemsize,
@@ -144,30 +151,34 @@ class _Traced:
         recorder = Recorder()
         with self._job() as (job, services), _no_collection(), recorder:
             with recorder.phase("open"):
-                views, _ = open_views(model, job)
-                ctx = open_context(self.tokenizer, job, views, CPU)
+                views, _, needs = open_views(model, job)
+                examples, held_out = hold_out(job.examples, job.train.stop)
+                ctx = open_context(self.tokenizer, replace(job, examples=examples), views, CPU)
             with recorder.phase("setup"):
                 job.objective.setup(ctx)
                 ctx.views.clear()
+                watch = Watch(ctx, held_out, needs.reads)
             gc.collect()
             # The optimizer makes its state in the first step: the cheapest one is run twice.
             for name, step in _to_run(kinds):
                 ctx.generator.manual_seed(step)  # a draw as long as a width has moved the twins apart
                 with recorder.phase(name):
                     batch = next_batch(ctx, job, step)
-                    job.objective.step(batch)
-                ctx.views.clear()
+                    watch.before(step)
+                    step_that_fits(ctx, job.objective, batch)
+                    ctx.views.clear()
+                    watch.after(step)
                 del batch
                 gc.collect()
             with recorder.phase("checkpoint"):
-                state = stage_state(ctx, job, 0)
+                state = stage_state(ctx, job, 0, watch)
                 sizes = [t.untyped_storage().nbytes() for t in tree_iter(state) if isinstance(t, Tensor)]
                 del state
             with recorder.phase("finish"):
                 job.objective.finish()
                 ctx.views.clear()
-            names = job.objective.requirements(self.family.shape).trainable
-        return _Run(recorder.tape, sizes, tuple(services.sampled), names)
+                watch.close()
+        return _Run(recorder.tape, sizes, tuple(services.sampled), needs)
 
     @contextmanager
     def _job(self) -> Iterator[tuple[StageJob, TwinServices]]:
@@ -205,5 +216,3 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
-
-
