@@ -2,9 +2,9 @@
 
     python docs/benchmarks/preflight.py MODEL_FOLDER
 
-Each row is a real stage on the CPU. One process predicts it, without the weights; another runs it, with the memory that the
-whole process has resident at most (interpreter, libraries and weights included) and the counted FLOPs as the
-engine's accounts give them. "Added" is the peak above the process with the model loaded: what training itself takes.
+Each row is a real stage on the CPU. One process predicts it, without the weights; another runs it, and the engine's
+accounts give the FLOPs and the memory that the whole process has resident at most (interpreter, libraries and
+weights included). "Added" is the peak above the process with the model loaded: what training itself takes.
 The prediction for a process is what is predicted of torch's memory plus what the predicting process itself has resident
 before it begins. Ratios are predicted / measured.
 """
@@ -121,7 +121,8 @@ def predict(args: argparse.Namespace, case: Case) -> dict[str, float]:
     peak = max(found.resident_bytes["setup"], found.resident_bytes["train"])
     if found.basis != "traced":
         print(f"{case.name}: {found.note}", file=sys.stderr)
-    return {"flops": found.flops, "peak": before + peak, "added": peak - family.weight_bytes()}
+    added = peak - found.weight_bytes
+    return {"flops": found.flops, "peak": before + family.weight_bytes() + added, "added": added}
 
 
 def measure(args: argparse.Namespace, case: Case) -> dict[str, float]:

@@ -86,6 +86,13 @@ class Kept:
             rows.append(self._packed(*home, what)[home[0].spans[key]])
         return padded(rows, repeat=what != "logprobs").to(self._like.device)
 
+    def tokens_kept(self) -> dict[tuple[str, What], int]:
+        """{(role, what): tokens} of everything that has been asked for so far; all of a role is kept in the end."""
+        tokens: dict[str, int] = {}
+        for chunk, role in {id(home[0]): home for home in self._home.values()}.values():
+            tokens[role.name] = tokens.get(role.name, 0) + chunk.tokens
+        return {(role, what): tokens[role] for role, what in self._places}
+
     def _packed(self, chunk: Chunk, role: _Role, what: What) -> Tensor:
         """[N, D] (or [N]) of a chunk's real tokens, on the CPU."""
         place = self._places.get((role.name, what)) or self._choose(role, what)

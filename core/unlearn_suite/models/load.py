@@ -53,9 +53,9 @@ def load_part(
     chosen = choose(absent.shape) if choose and absent else None
     with _explaining(folder, where, trust):
         if absent is None or chosen is None:
-            return _whole(folder, dtype, where, trust), _tokenizer(folder, trust), None
+            return _whole(folder, dtype, where, trust), read_tokenizer(folder, trust), None
         absent.bring(chosen)
-        return absent.model, _tokenizer(folder, trust), absent
+        return absent.model, read_tokenizer(folder, trust), absent
 
 
 def _absent(folder: Path, dtype: torch.dtype, device: torch.device) -> Absent | None:
@@ -101,7 +101,8 @@ def with_attention(config: Any, make: Callable[[str], T]) -> T:
         return make("eager")
 
 
-def _tokenizer(folder: Path, trust: bool) -> Any:
+def read_tokenizer(folder: Path, trust: bool) -> Any:
+    """The tokenizer of a folder, padding on the right."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)

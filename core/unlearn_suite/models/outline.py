@@ -22,10 +22,10 @@ def outline(ref: Ref) -> tuple[Any, Any]:
     with quiet_transformers():
         from transformers import AutoConfig
 
-        from .load import _tokenizer
+        from .load import read_tokenizer
 
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
-        return on_meta(config, trust), _tokenizer(folder, trust)
+        return on_meta(config, trust), read_tokenizer(folder, trust)
 
 
 def on_meta(config: Any, trust: bool = False) -> Any:
@@ -33,17 +33,14 @@ def on_meta(config: Any, trust: bool = False) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    capped = getattr(config, "attn_logit_softcapping", None) is not None
-    for attention in ["eager"] if capped else ["sdpa", "eager"]:
-        try:
-            with torch.device("meta"):
-                return AutoModelForCausalLM.from_config(
-                    config, attn_implementation=attention, trust_remote_code=trust
-                ).eval()
-        except ValueError as error:
-            if attention == "eager" or "scaled_dot_product_attention" not in str(error):
-                raise
-    raise AssertionError("unreachable")
+    from .load import with_attention
+
+    given: dict[str, Any] = {"trust_remote_code": True} if trust else {}
+    with torch.device("meta"):
+        model = with_attention(
+            config, lambda kind: AutoModelForCausalLM.from_config(config, attn_implementation=kind, **given)
+        )
+    return model.eval()
 
 
 def _folder(ref: Ref) -> Path:

@@ -7,7 +7,9 @@ import torch
 
 from unlearn_suite import Config, Loss, LossObjective, Requirements
 from unlearn_suite.engine.accounting import FlopCount
+from unlearn_suite.engine.keeping import keeping
 from unlearn_suite.engine.loop import StageJob, next_batch, open_context, open_views
+from unlearn_suite.engine.needs import needed_parameters
 from unlearn_suite.engine.preflight import Family, Recorder, StagePlan, estimate_stage, play
 from unlearn_suite.engine.preflight.heap import Heap
 from unlearn_suite.engine.preflight.scale import Scale, Width
@@ -79,10 +81,11 @@ def truth(objective, train, examples, folder, services, steps, dtype=torch.float
     recorder, count = Recorder(), FlopCount()
     with recorder:
         with recorder.phase("setup"):
-            views, _ = open_views(model, job)
+            views, _, _ = open_views(model, job)
             ctx = open_context(tiny_tokenizer(), job, views, torch.device("cpu"))
             objective.setup(ctx)
             ctx.views.clear()
+        ctx.views.keep(keeping(ctx, job.shelf, next(model.parameters())))
         with recorder.phase("train"), count:
             for step in steps:
                 objective.step(next_batch(ctx, job, step))
@@ -95,6 +98,7 @@ CASES = {
     "hidden": (lambda: Square(Config()), {}),
     "bf16": (lambda: Square(Config()), {}),
     "logits": (lambda: Ratio(Config()), {}),
+    "kept": (lambda: Ratio(Config()), {"keep": "memory"}),
     "micro-batches": (lambda: Ratio(Config()), {"micro_batch": 2}),
     "recompute": (lambda: Ratio(Config()), {"recompute": True}),
     "lora": (lambda: Square(Config()), {"lora": Lora(rank=4)}),
@@ -106,14 +110,15 @@ CASES = {
 def test_memory_and_flops_are_those_of_the_stage_itself(case, examples, folder, services):
     make, options = CASES[case]
     dtype = torch.bfloat16 if case == "bf16" else torch.float32
-    train = Train(steps=4, batch=4, length=24, save_every=100, **options)
+    train = Train(steps=4, batch=4, length=24, save_every=100, **{"keep": "off", **options})
     if options.get("lora"):
         pytest.importorskip("peft")
     said = estimate_stage(family(dtype, **WIDE), tiny_tokenizer(), StagePlan(make, train, ROLES, examples))
     assert said.basis == "traced" and said.doubtful == 0
     peak, flops = truth(make(), train, examples, folder, services, range(4), dtype)
-    weights = family(dtype, **WIDE).weight_bytes()
-    assert said.flops == pytest.approx(flops, rel=0.05)
+    full = family(dtype, **WIDE)
+    weights = full.weight_bytes(needed_parameters(full.shape, make().requirements(full.shape)))
+    assert said.flops == pytest.approx(flops, rel=0.1)  # steps of a kind count by their positions
     assert said.peak_bytes["train"] - weights == pytest.approx(peak, rel=0.05)
 
 
@@ -151,7 +156,7 @@ def test_kinds_of_steps_are_told_apart(examples, folder, services):
         on_step=lambda step, scalars: None,
     )
     found = family()
-    kinds = skim(found.twin(0), FoldedTokenizer(tiny_tokenizer(), found.vocabulary), job)
+    kinds = skim(found.twin(0), FoldedTokenizer(tiny_tokenizer(), found.vocabulary), job).kinds
     assert [k.share for k in kinds] == [0.75, 0.25]
     assert kinds[1].largest % 4 == 3
 
@@ -161,7 +166,9 @@ def test_an_objective_that_cannot_run_on_a_twin_is_estimated_from_its_requiremen
     plan = StagePlan(lambda: Stubborn(Config()), train, ROLES, examples)
     said = estimate_stage(family(**WIDE), tiny_tokenizer(), plan)
     assert said.basis == "declared" and "only the real model will do" in said.note
-    traced = estimate_stage(family(**WIDE), tiny_tokenizer(), StagePlan(lambda: Square(Config()), train, ROLES, examples))
+    traced = estimate_stage(
+        family(**WIDE), tiny_tokenizer(), StagePlan(lambda: Square(Config()), train, ROLES, examples)
+    )
     assert said.peak_bytes["train"] == pytest.approx(traced.peak_bytes["train"], rel=0.35)
 
 

@@ -6,7 +6,7 @@ import gc
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,17 @@ from torch.utils._pytree import tree_iter
 from ...errors import SuiteError
 from ...specs import Example, Train
 from ..checkpoint import KEEP
-from ..loop import StageJob, next_batch, open_context, open_views, stage_state
-from ..objective import Objective
+from ..held_out import hold_out
+from ..keeping import keeping
+from ..loop import StageJob, next_batch, open_context, open_views, stage_state, step_that_fits
+from ..needs import needed_parameters
+from ..objective import Objective, Requirements
+from ..watch import Watch
 from .record import Measured, Recorder, Tape, TwinsDiffer, play
-from .skim import Kind, skim
+from .skim import Kind, Skimmed, skim
 from .stand_in import Declared, FoldedTokenizer, Sampled, TwinServices
 from .twin import Family
+from .work import BlockWork
 
 CPU = torch.device("cpu")
 
@@ -44,8 +49,10 @@ class StageEstimate:
 
     `peak_bytes` by phase (setup, train, finish) is what torch has allocated, weights included; `resident_bytes` what
     a Linux process keeps in RAM for it when it trains on the CPU (`heap.py`). `flops`: of all steps;
-    `setup_flops`: of `setup` and `finish`. `host_bytes`: what a checkpoint takes in RAM while it is written.
-    `checkpoint_bytes`: of one; `checkpoint_disk`: of all that lie there at once. `patch_bytes`: of the result.
+    `setup_flops`: of `setup` and `finish`. `trained`: numbers that are trained. `host_bytes`: what a checkpoint takes
+    in RAM while it is written. `kept_bytes`: of what is kept of the base
+    model, in RAM or on disk. `weight_bytes`: of the part of the model that is in memory. `checkpoint_bytes`: of
+    one checkpoint; `checkpoint_disk`: of all that lie there at once. `patch_bytes`: of the result.
     `basis`: "traced" (the objective itself ran on the twins) or "declared" (it could not, for the reason in
     `note`: a plain objective with its `Requirements` ran in its place). `sampled`: what it has the model write in
     `setup`. `doubtful`: largest share of a peak that is a guess.
@@ -57,6 +64,8 @@ class StageEstimate:
     setup_flops: int
     trained: int
     host_bytes: int
+    kept_bytes: int
+    weight_bytes: int
     checkpoint_bytes: int
     checkpoint_disk: int
     patch_bytes: int
@@ -84,12 +93,13 @@ def estimate_stage(family: Family, tokenizer: Any, plan: StagePlan) -> StageEsti
 
 @dataclass(frozen=True)
 class _Run:
-    """One trace: its tape, the sizes of a checkpoint's tensors, and what was sampled."""
+    """One trace: its tape, the sizes of a checkpoint's tensors, what was sampled, and the blocks' work by phase."""
 
     tape: Tape
     state: list[int]
     sampled: tuple[Sampled, ...]
-    names: tuple[str, ...]
+    needs: Requirements
+    work: dict[str, float]
 
 
 class _Traced:
@@ -100,28 +110,32 @@ class _Traced:
 
     def estimate(self, basis: str, note: str = "") -> StageEstimate:
         with self._job() as (job, _):
-            kinds = skim(self.family.twin(0), self.tokenizer, job) if self.plan.train.steps else []
+            skimmed = skim(self.family.twin(0), self.tokenizer, job)
+        kinds = skimmed.kinds
         runs = [self._trace(which, kinds) for which in (0, 1)]
         scale = self.family.scale
         measured = play([run.tape for run in runs], scale)
         state = sum(scale.full(a, b)[0] for a, b in zip(runs[0].state, runs[1].state, strict=True))
         saves = (self.plan.train.steps - 1) // self.plan.train.save_every
-        weights = self.family.weight_bytes()
+        needs, shape = runs[0].needs, self.family.shape
+        # The rest of the model is on disk until something is sampled or scored.
+        weights = self.family.weight_bytes(None if runs[0].sampled else needed_parameters(shape, needs))
         train = [name for name, _ in _to_run(kinds)] + (["checkpoint"] if saves else [])
         phases = {"setup": ["setup"], "train": train, "finish": ["finish"]}
 
         def peaks(of: Mapping[str, float]) -> dict[str, int]:
             return {name: round(weights + max((of[n] for n in parts), default=0.0)) for name, parts in phases.items()}
 
-        trained = [self.family.shape.tensors[n] for n in runs[0].names]
-        numbers = sum(torch.Size(shape).numel() for shape in trained)
+        numbers = sum(torch.Size(shape.tensors[name]).numel() for name in needs.trainable)
         return StageEstimate(
             peak_bytes=peaks(measured.peak),
             resident_bytes=peaks(measured.resident),
-            flops=round(self._flops(kinds, measured)),
+            flops=round(self._flops(kinds, measured, runs[0].work)),
             setup_flops=round(measured.flops.get("setup", 0.0) + measured.flops.get("finish", 0.0)),
             trained=numbers,
             host_bytes=round(2 * state) if saves else 0,
+            kept_bytes=self._kept_bytes(skimmed),
+            weight_bytes=weights,
             checkpoint_bytes=round(state),
             checkpoint_disk=round(state * (min(saves, KEEP) + 1)) if saves else 0,
             patch_bytes=numbers * self.family.dtype.itemsize,
@@ -131,53 +145,69 @@ class _Traced:
             doubtful=measured.doubtful,
         )
 
-    def _flops(self, kinds: Sequence[Kind], measured: Measured) -> float:
-        """Each kind's steps cost what its largest one does, in proportion to their positions."""
+    def _flops(self, kinds: Sequence[Kind], measured: Measured, work: Mapping[str, float]) -> float:
+        """The steps of a kind cost what the traced one does, in proportion to the work of the blocks."""
         return sum(
-            measured.flops.get(f"step {k.largest}", 0.0) * k.share * self.plan.train.steps * k.positions
-            / k.largest_positions
-            for k in kinds
-        )  # fmt: skip
+            measured.flops.get(name, 0.0) * kind.share * self.plan.train.steps * kind.work / max(work[name], 1.0)
+            for kind in kinds
+            for name in [f"step {kind.largest}"]
+        )
+
+    def _kept_bytes(self, skimmed: Skimmed) -> int:
+        wide = self.family.shape.hidden_size * self.family.dtype.itemsize
+        return sum(tokens * (4 if what == "logprobs" else wide) for (_, what), tokens in skimmed.kept.items())
 
     def _trace(self, which: int, kinds: Sequence[Kind]) -> _Run:
         model = self.family.twin(which)
         recorder = Recorder()
         with self._job() as (job, services), _no_collection(), recorder:
             with recorder.phase("open"):
-                views, _ = open_views(model, job)
-                ctx = open_context(self.tokenizer, job, views, CPU)
+                views, _, needs = open_views(model, job)
+                examples, held_out = hold_out(job.examples, job.train.stop)
+                ctx = open_context(self.tokenizer, replace(job, examples=examples), views, CPU)
             with recorder.phase("setup"):
                 job.objective.setup(ctx)
                 ctx.views.clear()
+                watch = Watch(ctx, held_out, needs.reads)
+            ctx.views.keep(keeping(ctx, job.shelf, next(model.parameters())))
+            work = BlockWork(views.replay.blocks)
+            done = {}
             gc.collect()
             # The optimizer makes its state in the first step: the cheapest one is run twice.
             for name, step in _to_run(kinds):
+                work.reset()
                 ctx.generator.manual_seed(step)  # a draw as long as a width has moved the twins apart
                 with recorder.phase(name):
                     batch = next_batch(ctx, job, step)
-                    job.objective.step(batch)
-                ctx.views.clear()
+                    watch.before(step)
+                    step_that_fits(ctx, job.objective, batch)
+                    ctx.views.clear()
+                    done[name] = work.positions
+                    watch.after(step)
                 del batch
                 gc.collect()
             with recorder.phase("checkpoint"):
-                state = stage_state(ctx, job, 0)
+                state = stage_state(ctx, job, 0, watch)
                 sizes = [t.untyped_storage().nbytes() for t in tree_iter(state) if isinstance(t, Tensor)]
                 del state
+            ctx.views.keep(None)
             with recorder.phase("finish"):
                 job.objective.finish()
                 ctx.views.clear()
-            names = job.objective.requirements(self.family.shape).trainable
-        return _Run(recorder.tape, sizes, tuple(services.sampled), names)
+                watch.close()
+        return _Run(recorder.tape, sizes, tuple(services.sampled), needs, done)
 
     @contextmanager
     def _job(self) -> Iterator[tuple[StageJob, TwinServices]]:
         services = TwinServices(self.plan.examples)
+        keep = "off" if self.plan.train.keep == "off" else "memory"
         with tempfile.TemporaryDirectory(prefix="unlearn-suite-") as folder:
             yield (
                 StageJob(
                     index=0,
                     objective=self.plan.objective(),
-                    train=self.plan.train,
+                    # On a twin everything that is kept is small, and compiled code would hide its operators.
+                    train=self.plan.train.model_copy(update={"keep": keep, "compile": False}),
                     required_roles=self.plan.roles,
                     examples=self.plan.examples,
                     seed=self.plan.seed,
@@ -205,5 +235,3 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -39,15 +39,11 @@ class Family:
             model: nn.Module = type(self.full)._from_config(config, attn_implementation=attention)  # type: ignore[attr-defined]
         return model.to(self.dtype).eval()
 
-    def weight_bytes(self, blocks: int | None = None) -> int:
-        """Bytes of the weights; only embeddings, norms, head and the first `blocks` blocks when given."""
-        seen = {
-            id(p): p.numel()
-            for name, p in self.full.named_parameters()
-            if blocks is None or (self.shape.block_of(name) or 0) < blocks
-        }
-        extra = sum(b.numel() * b.element_size() for b in self.full.buffers())
-        return sum(seen.values()) * self.dtype.itemsize + extra
+    def weight_bytes(self, names: Collection[str] | None = None) -> int:
+        """Bytes of the weights, or of the parameters in `names` alone; with the buffers."""
+        parameters = [p for name, p in self.full.named_parameters() if names is None or name in names]
+        buffers = sum(b.numel() * b.element_size() for b in self.full.buffers())
+        return sum(p.numel() for p in parameters) * self.dtype.itemsize + buffers
 
 
 def _plan(config: Any) -> tuple[Any, list[Width]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...engine.accounting import PeakMemory
+from ...engine.kept import MEMORY_SHARE
 from ...engine.preflight import Family, StageEstimate, StagePlan, estimate_stage
 from ...errors import SuiteError
 from ...evaluate.metric import Metric
@@ -155,11 +156,13 @@ class _Estimator:
     ) -> CellEstimate:
         on_cpu = device.type == "cpu"
         beside = self._process if on_cpu else CUDA_CONTEXT
-        host = max((s.host_bytes for s in stages), default=0)
+        in_memory, on_disk = _kept(cell, stages)
+        host = max((s.host_bytes for s in stages), default=0) + in_memory
         phases = {"setup": 0, "train": 0, "finish": 0, "score": scoring.peak_bytes or 0}
         for stage in stages:
             for name, value in stage.peak_bytes.items():
-                more = stage.host_bytes if on_cpu and name == "train" else 0
+                value = stage.resident_bytes[name] if on_cpu else value
+                more = stage.host_bytes + in_memory if on_cpu and name == "train" else 0
                 phases[name] = max(phases[name], value + more)
         phases = {name: value + beside for name, value in phases.items() if value}
         return CellEstimate(
@@ -168,7 +171,9 @@ class _Estimator:
             device=device.type,
             device_bytes=max(phases.values(), default=beside),
             host_bytes=0 if on_cpu else self._process + host,
-            disk_bytes=sum(s.patch_bytes for s in stages) + max((s.checkpoint_disk for s in stages), default=0),
+            disk_bytes=sum(s.patch_bytes for s in stages)
+            + max((s.checkpoint_disk for s in stages), default=0)
+            + on_disk,
             flops={
                 "setup": sum(s.setup_flops for s in stages),
                 "train": sum(s.flops for s in stages),
@@ -179,6 +184,19 @@ class _Estimator:
             free_disk=shutil.disk_usage(self.disk).free,
             notes=(*_notes(cell, stages), *missing),
         )
+
+
+def _kept(cell: Cell, stages: Sequence[StageEstimate]) -> tuple[int, int]:
+    """(bytes in memory, bytes on disk) of what the stages keep of their base models."""
+    room = (free_memory(torch.device("cpu")) or 0) * MEMORY_SHARE
+    memory = disk = 0
+    for stage, options in zip(stages, cell.stages, strict=True):
+        place = options["train"].get("keep", "auto")
+        if place == "memory" or (place == "auto" and stage.kept_bytes <= room):
+            memory = max(memory, stage.kept_bytes)
+        else:
+            disk += stage.kept_bytes
+    return memory, disk
 
 
 def _notes(cell: Cell, stages: Sequence[StageEstimate]) -> Iterator[str]:
