@@ -45,9 +45,9 @@ class EditedView(View):
         with self.applied():
             return super().hidden(batch, blocks)
 
-    def _last_hidden(self, batch: Batch) -> Tensor:
+    def last_hidden(self, batch: Batch) -> Tensor:
         with self.applied():
-            return super()._last_hidden(batch)
+            return super().last_hidden(batch)
 
 
 def _edited(block: nn.Module, edit: Edit) -> Callable[..., Any]:
