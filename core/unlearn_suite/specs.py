@@ -179,7 +179,8 @@ class ObjectiveSpec:
 
     `load` names a subclass of `Objective`. `roles` are the data roles each step's batch must hold;
     `optional_roles` are given to `setup` when the problem has them. `train` overrides the engine's
-    defaults of a stage, by `Train`'s field names.
+    defaults of a stage, by `Train`'s field names. `presets` is a packaged YAML file,
+    "package:path/in/package.yaml", of settings by name (see `plan.presets.PresetWords`).
     """
 
     name: str
@@ -189,6 +190,7 @@ class ObjectiveSpec:
     roles: tuple[str, ...] = ("forget", "retain")
     optional_roles: tuple[str, ...] = ()
     train: Mapping[str, Any] = field(default_factory=dict)
+    presets: str = ""
     extras: tuple[str, ...] = ()
     paper: str = ""
     fidelity: Literal["faithful", "variant", "simplified", "reconstruction", ""] = ""

@@ -13,7 +13,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from ..plan.check import models_in
+from ..plan.faults import Faults
 from ..plan.model import EntryLike
+from ..plan.presets import read_presets
 from ..specs import DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec, Train
 
 _PLAIN = {int: "int", float: "float", str: "text", bool: "true|false", Path: "path", type(None): "null", Any: "any"}
@@ -39,6 +41,9 @@ def entry_json(entry: EntryLike) -> dict[str, Any]:
         shown["roles"] = {"required": list(spec.roles), "optional": list(spec.optional_roles)}
         trains = Train.model_validate(dict(spec.train))
         shown["train"] = {key: getattr(trains, key) for key in spec.train}
+        presets = read_presets(spec, Faults())
+        if presets:
+            shown["presets"] = {name: {"summary": w.summary, "tried": w.tried} for name, (w, _) in presets.items()}
     if isinstance(spec, MetricSpec):
         shown["needs_data"] = spec.needs_data
         shown["sampled"] = spec.sampled
@@ -129,6 +134,10 @@ def entry_lines(shown: dict[str, Any]) -> Iterator[str]:
         yield f"  data roles: {', '.join(shown['roles']['required']) or 'none'}{more}"
     if shown.get("train"):
         yield f"  trains by default with: {', '.join(f'{key} {value}' for key, value in shown['train'].items())}"
+    if "presets" in shown:
+        yield "  presets (`preset: NAME` beside `use`):"
+        for name, preset in shown["presets"].items():
+            yield from _item(name, [] if preset["tried"] else ["not run at that scale"], preset["summary"])
     if "values" in shown:
         yield "  values:"
         for name, value in shown["values"].items():

@@ -53,7 +53,10 @@ def open_plan(path: Path, plugin_files: Sequence[Path]) -> tuple[Plan, Catalog]:
         _warn_of_plugins(catalogs[0])
         return catalogs[0]
 
-    return load_plan(path, load, assets=asset_names()), catalogs[0]
+    plan = load_plan(path, load, assets=asset_names())
+    for note in plan.notes:
+        click.echo(f"note: {note}", err=True)
+    return plan, catalogs[0]
 
 
 def _warn_of_plugins(catalog: Catalog) -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
-from importlib.resources import files
-from pathlib import Path
 
 from ..specs import ProblemSpec
 from .check import check
 from .faults import Faults, suggest
 from .grammar import FragmentWords, ProblemUseWords, ProblemWords
 from .model import MetricUse, Problem
+from .packaged import merge, packaged_file
 from .resolve import Resolver
 from .text import Node, read_yaml
 
@@ -63,14 +60,13 @@ class ProblemReader:
         return self._fragments[qualified]
 
     def _read_fragment(self, spec: ProblemSpec, node: Node) -> Node | None:
-        package, _, inside = spec.fragment.partition(":")
         try:
-            path = _fragment_path(package, inside)
+            path = packaged_file(spec.fragment)
         except (ImportError, TypeError, ValueError) as error:
             message = f"the fragment {spec.fragment!r} of problem {spec.name!r} cannot be found: {error}"
             self.faults.add(node.map["use"].at, message, "plan-fragment", "tell the plugin's author")
             return None
-        body = read_yaml(_short(path), self.faults)
+        body = read_yaml(path, self.faults)
         if body is None or check(body, FragmentWords, self.faults) is None:
             return None
         return body
@@ -140,27 +136,6 @@ class ProblemReader:
         return uses if len(uses) == len(entries) else None
 
 
-def _fragment_path(package: str, inside: str) -> Path:
-    """The file beside a package's (or a single plugin file's) code."""
-    module = import_module(package)
-    if module.__file__:
-        return Path(module.__file__).parent / inside
-    return Path(str(files(package).joinpath(inside)))
-
-
-def merge(base: Node, over: Node) -> Node:
-    """Deep merge: mappings key by key, anything else replaced. A change of `use` replaces the whole entry."""
-    if not isinstance(base.value, dict) or not isinstance(over.value, dict):
-        return over
-    use, new_use = base.under("use"), over.under("use")
-    if use is not None and new_use is not None and use.value != new_use.value:
-        return over
-    items = dict(base.map)
-    for key, child in over.map.items():
-        items[key] = merge(items[key], child) if key in items else child
-    return replace(over, value=items)
-
-
 def metric_name(entry: Node) -> str:
     """The label of a metric entry before it is resolved: its `name`, else the bare name in `use`."""
     if isinstance(entry.value, str):
@@ -173,9 +148,3 @@ def _as_mapping(entry: Node) -> Node:
     if isinstance(entry.value, str):
         return Node({"use": entry}, entry.at, entry.key_at, entry.folder)
     return entry
-
-
-def _short(path: Path) -> Path:
-    """The path from here when that is shorter to read."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else Path(relative)

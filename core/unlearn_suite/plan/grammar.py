@@ -100,6 +100,8 @@ class StageWords(Train):
 
     use: str
     """objective name, or distribution/name"""
+    preset: str | None = None
+    """settings its plugin ships for a kind of model; what is written here and under `with` goes before them"""
     options: dict[str, Any] | None = Field(default=None, alias="with")
     """its options (`unlearn-suite plugins show NAME`)"""
 

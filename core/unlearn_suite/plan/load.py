@@ -67,6 +67,7 @@ def _resolve(
         compute=words.compute if words else Compute(),
         gates=gates,
         plugins=tuple(plugins),
+        notes=tuple(resolver.notes),
     )
 
 

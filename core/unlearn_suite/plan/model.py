@@ -138,3 +138,5 @@ class Plan:
     compute: Compute
     gates: tuple[Gate, ...]
     plugins: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+    """what is no fault, but should be known: presets that nobody has run at their scale"""

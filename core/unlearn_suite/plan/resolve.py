@@ -12,6 +12,7 @@ from .check import check
 from .faults import Faults, suggest
 from .grammar import MetricWords, StageWords, UseWords
 from .model import CatalogLike, DataUse, EntryLike, Kind, MetricUse, Stage
+from .presets import under_preset
 from .text import Node
 
 S = TypeVar("S", DatasetSpec, MetricSpec, ObjectiveSpec)
@@ -20,12 +21,13 @@ S = TypeVar("S", DatasetSpec, MetricSpec, ObjectiveSpec)
 class Resolver:
     """Resolves parts of a plan against a catalog; everything that is wrong goes into `faults`.
 
-    Each method returns None when its part cannot be used, after noting why.
+    Each method returns None when its part cannot be used, after noting why. `notes` are for the user to know.
     """
 
     def __init__(self, catalog: CatalogLike, faults: Faults) -> None:
         self.catalog = catalog
         self.faults = faults
+        self.notes: list[str] = []
 
     def find(self, kind: Kind, node: Node | None) -> EntryLike | None:
         """The entry a name stands for. A node that is no text has been reported by `check` already."""
@@ -89,6 +91,9 @@ class Resolver:
             self.faults.add(node.at, f"a stage is a mapping, found {node.kind()}", "plan-type")
             return None
         found = self.spec("objective", node, ObjectiveSpec)
+        if found is not None:
+            node, note = under_preset(node, found[1], self.faults)
+            self.notes += [note] if note and note not in self.notes else []
         words = self._stage_words(node, found[1] if found else None)
         if found is None:
             return None
@@ -101,7 +106,7 @@ class Resolver:
 
     def _stage_words(self, node: Node, spec: ObjectiveSpec | None) -> StageWords | None:
         """The keys of a stage beside the objective's options."""
-        options = set(spec.config.model_fields) - {*Train.model_fields, "use", "with"} if spec else set()
+        options = set(spec.config.model_fields) - {*Train.model_fields, "use", "with", "preset"} if spec else set()
         misplaced = [key for key in node.map if key in options]
         for key in misplaced:
             message = f"{key!r} is an option of the objective"

@@ -19,8 +19,9 @@ from .walk import InnerLoss, Walk, gradients
 
 OuterLoss = Callable[[], Tensor]
 Named = dict[str, Tensor]
-FD_STEP = 1e-2
-"""central differences: length of the probe relative to |moved|"""
+FD_STEP = 1e-4
+"""central differences: length of the probe relative to |moved|. At 1e-2 the third derivatives of a model of which all
+weights move spoil the result (cosine with the exact gradient below 0.5 on tiny models); at 1e-4 none did"""
 
 
 def through_unrolled(

@@ -8,6 +8,11 @@ from pydantic import Field, model_validator
 
 from unlearn_suite import Config, ObjectiveSpec
 
+Direction = Literal["gauss_orth", "gauss", "rand_pos", "token_hash", "per_doc", "neg_mean"]
+ForgetForm = Literal["toward", "away", "both", "abs", "diverse"]
+RetainForm = Literal["rel_mse", "mse_rmu", "cos", "kl", "nll"]
+Meta = Literal["relearn", "generalise", "benign", "weight"]
+
 
 class CosineRmuConfig(Config):
     """Options of `cosine-rmu`; the symbols are those of docs/explanation/cosine-rmu.md."""
@@ -16,41 +21,91 @@ class CosineRmuConfig(Config):
     """block l* whose output is steered, 0-based (none: 0.22 of the depth, rounded)"""
     width: int = Field(3, ge=1)
     """how many blocks are trained (their MLP output matrices), ending at `block`"""
-    direction: Literal["gauss_orth", "gauss", "rand_pos"] = "gauss_orth"
-    """target direction u: Gaussian made orthogonal to the mean activations and top components; plain Gaussian;
-    uniform on the positive orthant, as in RMU's code"""
+    post_norm: bool = False
+    """also train the norm that OLMo-2 and Gemma put after the MLP, which else undoes every change of scale"""
+    direction: Direction = "gauss_orth"
+    """target direction u. One for each topic: gauss_orth (Gaussian, orthogonal to the mean activations and top
+    components), gauss (plain Gaussian), rand_pos (uniform on the positive orthant, as in RMU's code), neg_mean
+    (from the forget mean to the retain mean). Many: token_hash (one for each token), per_doc (for each text)"""
+    forget_form: ForgetForm = "toward"
+    """L_F: toward ([mu - cos(h, u)]_+), away ([cos(h, h_ref)]_+, without u), both (toward + 0.5 away), abs
+    (1 - |cos(h, u)|), diverse (toward + 0.1 of the mean [cos]_+ between the batch's texts; for token_hash, per_doc)"""
     margin: float = Field(0.95, gt=0, le=1)
     """mu: cosine with u that is enough; 1 asks for ever larger norms"""
+    retain_form: RetainForm = "rel_mse"
+    """L_R: rel_mse (relative squared error), mse_rmu (mean squared error, as RMU), cos (1 - cosine, and 0.1 of the
+    squared log norm ratio), kl (of the predictions, from the base model's), nll (next-token loss)"""
     retain_weight: float = Field(50.0, ge=0)
-    """a: weight of the relative squared error on retain text"""
+    """a: weight of L_R; 50 is for rel_mse, RMU has 1200 for mse_rmu, kl and nll are in nats (start at 1)"""
+    kl_weight: float = Field(0.0, ge=0)
+    """weight of a further KL on retain predictions every `kl_every` steps (0.1 is a start)"""
+    kl_every: int = Field(4, ge=1)
+    """steps from one further KL to the next"""
     norm_guard: float = Field(0.1, ge=0)
     """lambda_N: weight of the penalty on norm ratios outside [0.5, 4]"""
-    meta: Literal["none", "relearn"] = "relearn"
-    """relearn: the forget loss must also be low after simulated relearning"""
+    meta: Literal["none"] | Meta | tuple[Meta, ...] = "relearn"
+    """one or a list of: relearn (the forget loss must also be low after simulated relearning), benign (also after
+    fine-tuning on retain text), generalise (an unlearning step on some facts must help on others), weight (a is
+    adapted until L_R is `retain_target`)"""
     meta_weight: float = Field(1.0, ge=0)
     """gamma: weight of the meta-gradient, which is clipped to the norm of the plain forget gradient"""
     meta_start: float = Field(0.3, ge=0, lt=1)
     """share of the steps before the meta-gradient sets in; it is at full weight after as much again"""
     fork_every: int = Field(1, ge=1)
-    """steps between two simulated attacks"""
-    inner_steps: int = Field(4, ge=1)
-    """K: steps of the simulated attacker"""
+    """steps between two meta-gradients"""
+    order: Literal["first", "finite-difference", "exact"] = "first"
+    """of the meta-gradient: without the Hessians of the inner steps; with them by central differences; exactly
+    (tiny models). The last two need fp32 and `sgd` or `sgd_norm`"""
+    inner_steps: int = Field(4, ge=0)
+    """K: steps of the simulated attacker (0: no attack)"""
     inner_loss: Literal["ce", "rep"] = "ce"
-    """what the attacker minimises: next-token loss on forget text; or (cheap, nothing above `block` is run) the
+    """what relearning minimises: next-token loss on forget text; or (cheap, nothing above `block` is run) the
     relative distance of its activations to the base model's"""
-    inner_optimizer: Literal["sgd_norm", "adamw"] = "sgd_norm"
-    """normalised gradient steps, or AdamW from a fresh state"""
+    inner_optimizer: Literal["sgd", "sgd_norm", "adamw"] = "sgd_norm"
+    """plain or normalised gradient steps, or AdamW from a fresh state"""
     inner_lr: tuple[float, float] = (1e-3, 5e-3)
     """range the attacker's rate is drawn from (log-uniform): relative displacement per step for `sgd_norm`,
-    learning rate for `adamw`"""
+    learning rate for `sgd` and `adamw`"""
+    inner_tensors: Literal["same", "lora", "all"] = "same"
+    """what the attacker moves: the trained tensors, fresh adapters on every linear map, or every weight"""
+    inner_rank: int = Field(8, ge=1)
+    """rank of the attacker's adapters (`lora` only)"""
     benign_share: float = Field(0.25, ge=0, le=1)
-    """share of the attacks that fine-tune on retain text instead of forget text (`ce` only)"""
+    """share of relearn's attacks that fine-tune on retain text instead of forget text (`rep`: only when `meta`
+    lists benign as well, as such text has nothing to win back there)"""
+    retain_target: float = Field(0.01, ge=0)
+    """epsilon: the L_R that `weight` aims at"""
+    retain_weight_lr: float = Field(100.0, gt=0)
+    """eta_a: `weight` adds this times (L_R - epsilon) to a after every step; a is never below 0"""
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The readings of "meta-learned" that are switched on."""
+        given = (self.meta,) if isinstance(self.meta, str) else self.meta
+        return frozenset(given) - {"none"}
+
+    @property
+    def attacks(self) -> bool:
+        return bool(self.kinds & {"relearn", "benign"}) and self.inner_steps > 0
+
+    @property
+    def reads_logits(self) -> bool:
+        """Whether anything above `block` is ever run, or may be moved by the attacker."""
+        deep = self.inner_loss == "ce" or "benign" in self.kinds or self.inner_tensors != "same"
+        attack_reads = self.attacks and deep
+        return attack_reads or self.retain_form in ("kl", "nll") or self.kl_weight > 0
 
     @model_validator(mode="after")
-    def _rates(self) -> CosineRmuConfig:
+    def _consistent(self) -> CosineRmuConfig:
         low, high = self.inner_lr
         if not 0 < low <= high:
             raise ValueError("inner_lr must be two positive rates, the smaller first")
+        if not isinstance(self.meta, str) and len(set(self.meta)) < max(len(self.meta), 1):
+            raise ValueError("meta as a list names each reading once; for no meta-learning write none")
+        if self.order != "first" and self.inner_optimizer == "adamw":
+            raise ValueError(f"order: {self.order} goes through sgd or sgd_norm, not through adamw")
+        if self.forget_form == "diverse" and self.direction not in ("token_hash", "per_doc"):
+            raise ValueError("forget_form: diverse contradicts one shared direction; use token_hash or per_doc")
         return self
 
 
@@ -62,4 +117,5 @@ SPEC = ObjectiveSpec(
     train={"steps": 60, "lr": 3e-4, "batch": 8, "length": 64},
     paper="arXiv:2605.26454 (reconstruction); RMU: arXiv:2403.03218",
     fidelity="reconstruction",
+    presets="unlearn_suite_knowledge:presets/cosine-rmu.yaml",
 )

@@ -17,9 +17,12 @@ def draw(
 
     `gauss_orth` removes the mean activations, the top components of the retain activations and the
     directions of earlier topics: at small D a random direction is not neutral (sd of its cosine is 1/sqrt(D)).
+    `neg_mean` draws nothing: it leads from the forget mean to the retain mean.
     """
     d = h_retain.shape[1]
-    if kind == "rand_pos":
+    if kind == "neg_mean":
+        u = h_retain.float().cpu().mean(dim=0) - h_forget.float().cpu().mean(dim=0)
+    elif kind == "rand_pos":
         u = torch.rand(d, generator=generator)
     else:
         u = torch.randn(d, generator=generator)

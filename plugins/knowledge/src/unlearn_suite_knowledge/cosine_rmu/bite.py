@@ -1,0 +1,92 @@
+"""Does the simulated attack bite? A = (L(phi) - L(psi_K)) / (L(phi) - L(base)): the lost ability it wins back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+import torch
+
+from unlearn_suite import Batch, Scalars, StageContext
+
+from .config import CosineRmuConfig
+from .terms import Terms, next_token_loss
+
+EVERY = 5
+"""attacks from one measurement to the next"""
+ENOUGH = 3
+"""measurements before a warning"""
+NO_OP, EXPLOSION = 0.1, 10.0
+
+
+class Bite:
+    """Measures A now and then; warns once when attacks do nothing, and once when the meta-gradient explodes."""
+
+    def __init__(self, ctx: StageContext, config: CosineRmuConfig, terms: Terms) -> None:
+        self.ctx, self.config, self.terms = ctx, config, terms
+        self.seen: list[float] = []
+        self.warned: list[str] = []
+
+    def reading(self, x: Batch) -> Reading:
+        """To be asked before, in and after an attack whose meta text is `x`."""
+        due = (self.ctx.step_index // self.config.fork_every) % EVERY == 0
+        return Reading(self, x) if due else Reading(self, None)
+
+    @torch.no_grad()
+    def loss(self, x: Batch) -> float:
+        """L on the meta text: what relearning would minimise."""
+        if self.config.inner_loss == "ce":
+            return float(next_token_loss(self.ctx.policy, x))
+        return float(self.terms.relearned(x))
+
+    @torch.no_grad()
+    def base_loss(self, x: Batch) -> float:
+        return float(next_token_loss(self.ctx.reference, x)) if self.config.inner_loss == "ce" else 0.0
+
+    def judge(self, norm_ratio: float, bite: float | None) -> None:
+        """`bite`: of an attack that relearns, when it was measured."""
+        if norm_ratio > EXPLOSION:
+            self._warn(
+                "explosion",
+                f"the meta-gradient was {norm_ratio:.3g} times the plain one (it is clipped): lower inner_lr",
+            )
+        if bite is not None:
+            self.seen = [*self.seen, bite][-EVERY:]
+            if len(self.seen) >= ENOUGH and median(self.seen) < NO_OP:
+                self._warn(
+                    "no-op",
+                    f"simulated attacks win back {100 * median(self.seen):.2g} % of what was forgotten (median), so "
+                    "the meta-gradient says little new: raise inner_lr or inner_steps",
+                )
+
+    def _warn(self, kind: str, text: str) -> None:
+        if kind not in self.warned:
+            self.warned.append(kind)
+            self.ctx.services.warn(f"cosine-rmu, step {self.ctx.step_index}: {text}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"bites": list(self.seen), "warned": list(self.warned)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.seen, self.warned = list(state["bites"]), list(state["warned"])
+
+
+class Reading:
+    """One measurement, or none (`x` None)."""
+
+    def __init__(self, owner: Bite, x: Batch | None) -> None:
+        self._owner, self._x = owner, x
+        self._before = owner.loss(x) if x is not None else 0.0
+        self._after = 0.0
+
+    def after(self) -> None:
+        """At a read-out; the last one counts."""
+        if self._x is not None:
+            self._after = self._owner.loss(self._x)
+
+    def scalars(self) -> Scalars:
+        if self._x is None:
+            return {}
+        gap = self._before - self._owner.base_loss(self._x)
+        return {"bite": (self._before - self._after) / gap if abs(gap) > 1e-6 else 0.0}

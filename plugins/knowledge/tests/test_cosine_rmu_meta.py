@@ -1,0 +1,244 @@
+"""The meta-gradients against loops by hand on transformers' own passes; orders, attackers, the adaptive weight."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from unlearn_suite import Example
+from unlearn_suite.engine.loop import StageJob, run_stage
+from unlearn_suite.specs import Train
+from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
+from unlearn_suite_knowledge.cosine_rmu.config import CosineRmuConfig
+from unlearn_suite_knowledge.cosine_rmu.objective import CosineRmu
+
+BLOCK, STEPS = 2, 4
+WORDS = ["red", "blue", "green", "black", "white", "brown", "grey", "pink"]
+
+
+class Services:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def memo(self, name: str, key: Any, build: Any) -> Any:
+        return build()
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    warn = say
+
+
+def run(folder: Path, *, steps: int = STEPS, stop_after: int | None = None, **options: Any):
+    """(model, objective, scalars of each step, services) of a whole stage."""
+    model, services = tiny_model("llama"), Services()
+    config = CosineRmuConfig(**{"block": BLOCK, "meta_start": 0.0, "width": 2, **options})
+    rows: list[dict[str, float]] = []
+    job = StageJob(
+        index=0,
+        objective=CosineRmu(config),
+        train=Train(steps=steps, batch=4, length=32, lr=5e-3, save_every=2),
+        required_roles=("forget", "retain"),
+        examples={
+            "forget": [Example(f"f{i}", f"the hat of {w} king {i}", unit=w) for i, w in enumerate(WORDS)],
+            "retain": [Example(f"r{i}", f"rain falls on {w} hill {i}", unit=w) for i, w in enumerate(WORDS)],
+        },
+        seed=0,
+        artifacts=folder,
+        checkpoints=folder,
+        services=services,
+        on_step=lambda step, scalars: rows.append(scalars),
+        should_stop=lambda: stop_after is not None and len(rows) >= stop_after,
+    )
+    run_stage(model, tiny_tokenizer(), job)
+    return model, job.objective, rows, services
+
+
+class ByHand:
+    """The stage's equations on a copy of the model, whole forward passes, no views."""
+
+    def __init__(self, model: Any, objective: CosineRmu) -> None:
+        self.model, self.base = copy.deepcopy(model), tiny_model("llama")
+        self.names = list(objective.ctx.trainable)
+        self.ctx, self.u = objective.ctx, objective.targets.directions[""]
+
+    @property
+    def params(self) -> list[Tensor]:
+        found = dict(self.model.named_parameters())
+        return [found[name] for name in self.names]
+
+    def hidden(self, model: Any, batch: Any) -> Tensor:
+        given = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        return model(**given, output_hidden_states=True).hidden_states[BLOCK + 1]
+
+    def forget(self, batch: Any) -> Tensor:
+        cos = torch.cosine_similarity(self.hidden(self.model, batch), self.u.view(1, 1, -1), dim=-1)
+        return (0.95 - cos).clamp_min(0)[batch.mask("content")].mean()
+
+    def apart(self, batch: Any) -> Tensor:
+        h, ref = self.hidden(self.model, batch), self.hidden(self.base, batch).detach()
+        return ((h - ref).square().sum(-1) / ref.square().sum(-1))[batch.mask("content")].mean()
+
+    def next_token(self, batch: Any) -> Tensor:
+        labels = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
+        return self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels).loss
+
+    def grads(self, loss: Tensor) -> list[Tensor]:
+        return list(torch.autograd.grad(loss, self.params))
+
+    def move(self, loss: Tensor, rate: float, normalised: bool, scale: float) -> None:
+        grads = self.grads(loss)
+        size = rate * scale / length(grads) if normalised else rate
+        with torch.no_grad():
+            for p, g in zip(self.params, grads, strict=True):
+                p.sub_(size * g)
+
+
+def length(tensors: list[Tensor]) -> float:
+    return float(torch.cat([t.detach().flatten() for t in tensors]).norm())
+
+
+@pytest.mark.parametrize(("reading", "inner_loss"), [("relearn", "ce"), ("relearn", "rep"), ("benign", "rep")])
+@pytest.mark.parametrize("optimizer", ["sgd", "sgd_norm"])
+def test_the_gradient_after_an_attack(reading, inner_loss, optimizer, tmp_path):
+    rate, k_last, step = 0.02, 3, 4
+    options = {"meta": reading, "inner_loss": inner_loss, "inner_optimizer": optimizer, "benign_share": 0.0}
+    model, objective, _, _ = run(
+        tmp_path, steps=1, inner_lr=(rate, rate), inner_steps=k_last, meta_weight=0.5, **options
+    )
+    hand = ByHand(model, objective)
+    ctx, hand.ctx.step_index = objective.ctx, step
+    x = ctx.draw("meta-forget", step)
+    plain, scale = hand.grads(hand.forget(x)), length(hand.params)
+    weights = {1: math.exp(-1.0), 3: 1.0}
+    meta = [torch.zeros_like(p) for p in plain]
+    for k in range(1, k_last + 1):
+        text = ctx.draw("retain" if reading == "benign" else "meta-attack", step * k_last + k - 1)
+        rep = inner_loss == "rep" and reading == "relearn"
+        hand.move(hand.apart(text) if rep else hand.next_token(text), rate, optimizer == "sgd_norm", scale)
+        if k in weights:
+            share = weights[k] / sum(weights.values())
+            meta = [m + share * g for m, g in zip(meta, hand.grads(hand.forget(x)), strict=True)]
+    factor = 0.5 * min(1.0, length(plain) / length(meta))
+    scalars = objective.meta.add({}, 50.0)
+    for name, expected in zip(hand.names, meta, strict=True):
+        torch.testing.assert_close(ctx.trainable[name].grad, factor * expected, rtol=2e-3, atol=1e-6)
+    assert scalars["meta_norm_ratio"] == pytest.approx(length(meta) / length(plain), rel=1e-3)
+    assert scalars["meta_forget"] == pytest.approx(float(hand.forget(x).detach()), rel=1e-4)
+
+
+def test_the_gradient_after_an_unlearning_step(tmp_path):
+    rate, step, a = 0.02, 1, 9.0
+    model, objective, _, _ = run(tmp_path, steps=1, meta="generalise", inner_lr=(rate, rate), inner_optimizer="sgd")
+    hand, ctx = ByHand(model, objective), objective.ctx
+    ctx.step_index = step
+    x, retain = ctx.draw("meta-forget", step), ctx.draw("retain", step)
+    plain = hand.grads(hand.forget(x))
+    hand.move(hand.forget(ctx.draw("meta-attack", step)) + a * hand.apart(retain), rate, False, 1.0)
+    meta = hand.grads(hand.forget(x) + a * hand.apart(ctx.draw("retain", 1 + step)))
+    factor = min(1.0, length(plain) / length(meta))
+    objective.meta.add({"retain": retain}, a)
+    for name, expected in zip(hand.names, meta, strict=True):
+        torch.testing.assert_close(ctx.trainable[name].grad, factor * expected, rtol=2e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("inner_loss", ["ce", "rep"])
+def test_orders_and_what_the_attacker_moves(inner_loss, tmp_path):
+    """On the same weights and texts: exact and finite differences agree, and differ from the first order."""
+    _, objective, _, _ = run(tmp_path, steps=2, inner_lr=(0.05, 0.05), inner_loss=inner_loss, benign_share=0.0)
+    ctx, found = objective.ctx, {}
+    ctx.step_index = 3
+    for tensors in ("same", "lora", "all"):
+        for order in ("first", "finite-difference", "exact"):
+            update = {"order": order, "inner_tensors": tensors, "inner_steps": 2}
+            objective.meta.config = objective.config.model_copy(update=update)
+            ctx.generator.manual_seed(3)
+            objective.meta.add({}, 50.0)
+            found[tensors, order] = torch.cat([p.grad.flatten() for p in ctx.trainable.values()])
+            for p in ctx.trainable.values():
+                p.grad = None
+        exact = found[tensors, "exact"]
+        errors = {o: float((found[tensors, o] - exact).norm() / exact.norm()) for o in ("first", "finite-difference")}
+        assert torch.cosine_similarity(found[tensors, "finite-difference"], exact, dim=0) > 0.99
+        assert errors["finite-difference"] < 0.2 * errors["first"]
+    firsts = [found[tensors, "first"] for tensors in ("same", "lora", "all")]
+    assert not any(torch.equal(firsts[i], firsts[j]) for i in range(3) for j in range(i))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"inner_tensors": "lora", "inner_optimizer": "adamw", "inner_rank": 2, "inner_steps": 2},
+        {"inner_tensors": "all", "inner_steps": 2},
+        {"order": "exact", "inner_steps": 2, "inner_optimizer": "sgd", "inner_loss": "rep"},
+        {
+            "meta": ["relearn", "benign", "generalise", "weight"],
+            "inner_loss": "rep",
+            "direction": "token_hash",
+            "forget_form": "diverse",
+            "retain_form": "cos",
+        },
+    ],
+)
+def test_whole_stages_change_the_named_tensors_only_and_resume_to_the_same_bits(options, tmp_path):
+    model, objective, rows, _ = run(tmp_path / "whole", **options)
+    base = tiny_model("llama")
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, dict(base.named_parameters())[n])}
+    assert changed == set(objective.ctx.trainable) and len(changed) == 2
+    assert [n for n, _ in model.named_parameters()] == [n for n, _ in base.named_parameters()]
+    assert len(rows) == STEPS
+    run(tmp_path / "cut", stop_after=1, **options)
+    resumed, again, later, _ = run(tmp_path / "cut", **options)
+    assert len(later) == STEPS - 1
+    for name, p in resumed.named_parameters():
+        assert torch.equal(p, model.get_parameter(name)), name
+    assert again.retain_weight == objective.retain_weight
+
+
+def test_the_retain_weight_follows_its_equation(tmp_path):
+    options = {"meta": ["weight"], "retain_target": 0.002, "retain_weight_lr": 500.0, "retain_weight": 3.0}
+    _, objective, rows, _ = run(tmp_path, steps=7, **options)
+    a = 3.0
+    for row in rows:
+        assert row["retain_weight"] == pytest.approx(a)
+        assert row["loss"] == pytest.approx(row["forget"] + a * row["retain"] + 0.1 * row["norm"], rel=1e-5)
+        a = max(a + 500.0 * (row["retain"] - 0.002), 0.0)
+    assert objective.retain_weight == pytest.approx(a)
+    assert max(row["retain_weight"] for row in rows) > 3.0 > min(row["retain_weight"] for row in rows)
+
+
+def test_an_attack_that_does_nothing_is_told_once(tmp_path):
+    options = {"inner_loss": "rep", "inner_lr": (1e-7, 1e-7), "inner_steps": 1, "fork_every": 1}
+    _, _, rows, services = run(tmp_path, steps=17, **options)
+    assert sum("bite" in row for row in rows) == 4
+    told = [line for line in services.said if "win back" in line]
+    assert len(told) == 1 and "raise inner_lr" in told[0]
+
+
+def test_an_attack_that_explodes_is_told_once(tmp_path):
+    _, objective, _, services = run(tmp_path, steps=1, meta="relearn", inner_loss="rep")
+    before = len(services.said)
+    for ratio in (9.0, 11.0, 400.0):
+        objective.meta.bite.judge(ratio, None)
+    assert len(services.said) == before + 1 and "11 times" in services.said[-1]
+
+
+def test_a_biting_attack_wins_back_what_was_forgotten(tmp_path):
+    """With the attack's own loss and a fair rate, A is well above 0 once something has been forgotten."""
+    options = {"inner_loss": "rep", "inner_lr": (5e-2, 5e-2), "meta_weight": 0.01, "retain_weight": 1.0}
+    _, _, rows, _ = run(tmp_path, steps=11, **options)
+    bites = [row["bite"] for row in rows if "bite" in row]
+    assert bites[-1] > 0.2
+
+
+@pytest.mark.parametrize(
+    ("meta", "kinds"), [("none", set()), ("relearn", {"relearn"}), (["relearn", "weight"], {"relearn", "weight"})]
+)
+def test_forms_of_meta(meta, kinds):
+    assert CosineRmuConfig(meta=meta).kinds == kinds
