@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from ..errors import PrerequisiteError
+from ..errors import PlanError, PrerequisiteError
 
 if TYPE_CHECKING:
     from .context import Services
@@ -118,9 +118,23 @@ def peers_watched() -> Iterator[None]:
 
 @contextmanager
 def guarded(guard: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
-    """`guard`, which takes no blame for a process that has gone."""
-    with guard(), peers_watched():
+    """`guard` of calls into an objective, without blame for a process that has gone, or for what needs one device."""
+    with guard(), peers_watched(), _shards_alone():
         yield
+
+
+@contextmanager
+def _shards_alone() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "mixed torch.Tensor and DTensor" not in str(error):
+            raise
+        raise PlanError(
+            "the objective, as it is set, computes with sharded and whole tensors together: it needs one device",
+            code="mixed-tensors",
+            hint="set compute.devices to 1 (its author finds the rules in docs/how-to/several-devices.md)",
+        ) from error
 
 
 def _speaks_of_peers(error: RuntimeError) -> bool:
