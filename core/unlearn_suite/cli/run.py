@@ -16,6 +16,7 @@ from .options import debug_option, debugging, json_option, open_plan, plan_argum
 
 if TYPE_CHECKING:
     from ..plan import Plan
+    from ..plan.grammar import Compute
     from ..plugins import Catalog
     from ..store import RunDir
     from ..study import Cell
@@ -73,7 +74,7 @@ def run(
         run_dir.save_plan(plan.path.read_text(encoding="utf-8"), {**resolved(plan), "cells": heads})
         files = [*plugin_files, *plan.plugins]
         catalog.notify("on_run_start", run=run_dir.info)
-        code = _run(chosen, run_dir, catalog, plan.compute.workers, files, sys.stderr if as_json else sys.stdout)
+        code = _run(chosen, run_dir, catalog, plan.compute, files, sys.stderr if as_json else sys.stdout)
         if code in (INTERRUPTED, TERMINATED):
             return code
         summary = _write_results(run_dir, cells)
@@ -126,7 +127,9 @@ def _list(cells: list[Cell], path: Path, found: list[CellEstimate] | None, as_js
         print_estimates(found)
 
 
-def _run(cells: list[Cell], run_dir: RunDir, catalog: Catalog, workers: int, files: list[Path], stream: TextIO) -> int:
+def _run(
+    cells: list[Cell], run_dir: RunDir, catalog: Catalog, compute: Compute, files: list[Path], stream: TextIO
+) -> int:
     """Run the cells that are not done; the exit code."""
     from ..runner import make_progress, run_cells
 
@@ -135,7 +138,8 @@ def _run(cells: list[Cell], run_dir: RunDir, catalog: Catalog, workers: int, fil
         run_dir,
         _execute,
         catalog=catalog,
-        workers=workers,
+        workers=compute.workers,
+        devices=compute.devices,
         progress=make_progress(stream),
         plugins=files,
         debug=debugging(),

@@ -55,11 +55,17 @@ class Batch:
     totals: Totals
     keys: tuple[str, ...] = field(default=(), init=False)
     """each row's `Encoded.key`; () for a batch that was made in another way, such as with `dataclasses.replace`"""
+    shares: int = 1
+    """into how many shares the whole batch is cut; this is one of them"""
+    counted: bool = True
+    """False: one row that stands for none, so that every process runs the model alike; no mean sees it"""
 
     def mask(self, over: Over) -> Tensor:
         """[B, T] bool."""
         content = self.attention_mask.bool()
         content[:, 0] = False
+        if not self.counted:
+            content.zero_()
         return content if over == "content" else content & self.in_text
 
     def mean(self, x_bt: Tensor, over: Over = "content") -> Tensor:
@@ -70,7 +76,8 @@ class Batch:
 
     def mean_examples(self, x_b: Tensor) -> Tensor:
         """Mean of [B] values over the examples of the whole batch."""
-        return x_b.float().sum() / self.totals.examples
+        x_b = x_b.float()
+        return (x_b if self.counted else x_b.masked_fill(torch.ones_like(x_b).bool(), 0.0)).sum() / self.totals.examples
 
     def sum_per_example(self, x_bt: Tensor, over: Over = "response") -> Tensor:
         """[B] sums of [B, T] values over a mask."""
@@ -83,6 +90,17 @@ class Batch:
     def empty(self) -> Batch:
         """No example of this batch: a micro-batch whose means are 0."""
         return self._rows(slice(0, 0))
+
+    def share(self, index: int, of: int) -> Batch:
+        """Part `index` of `of` parts whose sizes differ by one row at most; a part without rows is `nothing()`."""
+        n = len(self.examples)
+        start, end = n * index // of, n * (index + 1) // of
+        part = self._rows(slice(start, end)) if end > start else self.nothing()
+        return _keyed(replace(part, shares=of), part.keys)
+
+    def nothing(self) -> Batch:
+        """The first row, counted as none."""
+        return replace(self._rows(slice(0, 1)), counted=False)
 
     def to(self, device: torch.device | str) -> Batch:
         moved = replace(

@@ -16,6 +16,7 @@ from ..errors import TrainingError
 from ..specs import Example, Train
 from .adversary import Adversary
 from .batch import Batch, RoleData, encode
+from .distributed import Processes
 from .edits import Edit, EditedView
 from .fitting import Start, until_it_fits
 from .objective import Loss, Scalars
@@ -53,6 +54,13 @@ class StageContext:
     `policy` and `reference` are the model as trained and as it was when the stage began. `examples`
     are the raw examples by role, `roles` the encoded ones that batches are drawn from. Files written to
     `artifacts` are kept with the cell; tables and curves given to `report` are shown on the run's page.
+
+    On several devices the same code runs on every process. `draw` gives this process's share of a batch; the
+    losses of the shares add up to the batch's, and so do gradients. `trainable` and the gradients of its tensors
+    are sharded alike (torch `DTensor`s, cut along the first dimension), those of `torch.autograd.grad` and of
+    `adversary` as well: they may be added to one another as they are; `global_norm` and `total` give plain numbers.
+    `roles[...].batch`, `roles[...].chunks` and `services` give the same to all: what `setup` makes of them is equal
+    on every process. Whether the model is read, and how far, must depend on nothing that differs between them.
     """
 
     views: ModelViews
@@ -65,6 +73,7 @@ class StageContext:
     artifacts: Path
     services: Services
     device: torch.device
+    processes: Processes = field(default_factory=Processes)
     step_index: int = 0
     updates: int = 0
     optimizer: Optimizer = field(init=False)
@@ -96,15 +105,19 @@ class StageContext:
     @cached_property
     def adversary(self) -> Adversary:
         """A simulated attacker of the model as it is when an attack begins."""
-        return Adversary(self.views, self.generator, self.services.say)
+        return Adversary(self.views, self.generator, self.services.say, self.total)
 
     def edited(self, edits: Mapping[int, Edit]) -> EditedView:
         """The model as it is now with {block: edit} carried out on block outputs while it is read or sampled from."""
         return EditedView(self.views.replay, self.views.trainable, edits)
 
     def global_norm(self, tensors: Sequence[Tensor | None]) -> Tensor:
-        """L2 norm over all entries of all tensors."""
+        """L2 norm over all entries of all tensors, sharded or not; float32, the same on every process."""
         return global_norm(tensors)
+
+    def total(self, value: Tensor | float) -> float:
+        """A number of this process's share of a batch (a mean by `Batch.mean`, say) -> that of the whole batch."""
+        return self.processes.total([float(value)])[0]
 
     def encode(self, role: str, examples: Sequence[Example]) -> RoleData:
         """Examples as a role of their own, cut and ordered as the stage's are."""
@@ -116,8 +129,11 @@ class StageContext:
         self.roles[role] = self.encode(role, examples)
 
     def draw(self, role: str, step: int, size: int | None = None) -> Batch:
-        """The batch of `role` at a step; a pure function of (seed, role, step)."""
-        return self.roles[role].batch(step, size or self.train.batch).to(self.device)
+        """This process's share of the batch of `role` at a step; the batch is a pure function of (seed, role, step)."""
+        batch = self.roles[role].batch(step, size or self.train.batch)
+        if self.processes.size > 1:
+            batch = batch.share(self.processes.rank, self.processes.size)
+        return batch.to(self.device)
 
     def backward(self, loss: Callable[[Mapping[str, Batch]], Loss], batch: Mapping[str, Batch]) -> Scalars:
         """Add the gradient of `loss(batch)` to `.grad`, cut into micro-batches as the plan asks.
@@ -134,9 +150,9 @@ class StageContext:
             result = loss(micro)
             value = result.total()
             named = {"loss": value, **result.parts, **result.scalars}
-            for name, number in named.items():
-                number = number.detach() if isinstance(number, Tensor) else number
-                total[name] = total.get(name, 0.0) + float(number)
+            numbers = [float(n.detach() if isinstance(n, Tensor) else n) for n in named.values()]
+            for name, number in zip(named, self.processes.total(numbers), strict=True):
+                total[name] = total.get(name, 0.0) + number
             self._check_finite(total)
             value.backward()
             self.policy.clear()
@@ -152,11 +168,22 @@ class StageContext:
 
     def _micro_batches(self, batch: Mapping[str, Batch]) -> Iterator[dict[str, Batch]]:
         """A role that runs out before the others goes on with no examples."""
+        for role, b in batch.items():
+            if b.shares != self.processes.size:
+                raise TrainingError(
+                    f"the batch of role {role!r} is not this process's share: its gradient would count several times",
+                    code="whole-batch",
+                    hint="draw the batches of a loss with ctx.draw",
+                )
         size = self.micro_batch
         if size is None:
             yield dict(batch)
             return
         pieces = {role: b.split(size) for role, b in batch.items()}
+        if self.processes.size > 1:  # as many as the process with the most rows has
+            for role, b in batch.items():
+                most = math.ceil(math.ceil(b.totals.examples / b.shares) / size)
+                pieces[role] += [b.nothing()] * (most - len(pieces[role]))
         while any(pieces.values()):
             yield {role: p.pop(0) if p else batch[role].empty() for role, p in pieces.items()}
 

@@ -48,13 +48,17 @@ class Start:
 def until_it_fits(ctx: StageContext, rows: int, start: Start, work: Callable[[], T]) -> T:
     """`work()`, again from `start` with half the micro-batch whenever memory runs out; for the rest of the stage.
 
+    On several processes, which must do the same at the same time, it is an error instead.
+
     `rows`: examples per role of the whole batch. Raises `PrerequisiteError` when one example does not fit.
     """
     while True:
         try:
             return work()
-        except torch.OutOfMemoryError:
-            pass  # leave the handler first: the error holds the frames, and with them the tensors, of the attempt
+        except torch.OutOfMemoryError as error:
+            if ctx.processes.size > 1:  # the others are in the middle of this step
+                raise _too_large(ctx, "the step does not fit", "set a smaller `micro_batch`, or ") from error
+            # leave the handler first: the error holds the frames, and with them the tensors, of the attempt
         start.restore()
         _halve(ctx, rows)
 
@@ -70,10 +74,10 @@ def _halve(ctx: StageContext, rows: int) -> None:
     )
 
 
-def _too_large(ctx: StageContext, message: str) -> PrerequisiteError:
+def _too_large(ctx: StageContext, message: str, first: str = "") -> PrerequisiteError:
     return PrerequisiteError(
         f"{message} into the memory of {ctx.device}",
         code="memory",
         where=f"step {ctx.step_index}",
-        hint="lower `length`, set `recompute: true` or `lora`, or take precision: bf16 or a smaller model",
+        hint=f"{first}lower `length`, set `recompute: true` or `lora`, or take precision: bf16 or a smaller model",
     )

@@ -13,6 +13,7 @@ from .context import StageContext
 from .diagnostics.detector import ROWS
 from .diagnostics.drift import Drift, drift
 from .objective import Scalars
+from .shards import placed_like
 
 
 class Guard:
@@ -58,7 +59,8 @@ class Guard:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.good_step = int(state["good_step"])
-        self._good = {name: t.to(self._ctx.device) for name, t in state["good"].items()}
+        trainable = self._ctx.trainable
+        self._good = {n: placed_like(t.to(self._ctx.device), trainable[n]) for n, t in state["good"].items()}
         self._readings = [list(r) for r in state["readings"]]
 
     def _over(self, found: Drift) -> str:

@@ -17,12 +17,15 @@ from . import checkpoint
 from .accounting import Meter, StageCost
 from .batch import Batch, make_roles
 from .context import Services, StageContext
+from .distributed import SharedServices, guarded, here, peers_watched
 from .fitting import Start, until_it_fits
 from .held_out import hold_out
 from .keeping import keeping
 from .lora import Adapters
 from .objective import Objective, Requirements, Scalars
 from .shape import ModelShape
+from .sharded_replay import ShardedReplay
+from .shards import ShardedWeights, check_supported, placed_like, whole, whole_tree
 from .shelf import Shelf
 from .views import ModelViews
 from .watch import Watch
@@ -64,12 +67,19 @@ class StageResult:
     stopped: bool = False
 
 
-def run_stage(model: nn.Module, tokenizer: Any, job: StageJob) -> StageResult:
+def run_stage(model: nn.Module, tokenizer: Any, job: StageJob, device: torch.device | None = None) -> StageResult:
     """Train `model` in place (float32 or bf16, `eval()` mode).
 
     Resumes from the newest whole checkpoint. Raises `TrainingError` on a loss that is not finite. Whatever is
     raised, the model is then as it was before the stage.
+
+    When processes have been joined (`distributed.joined`), all call this with the same model and job, and the
+    weights are spread over them, on each process's `device` (None: where the model is), for the length of the
+    stage. After an error they stay so: the processes end.
     """
+    if here().size > 1:
+        with peers_watched():
+            return _run_together(model, tokenizer, job, device or next(model.parameters()).device)
     views, adapters, needs = open_views(model, job)
     try:
         result = _run(tokenizer, job, views, next(model.parameters()), needs.reads)
@@ -84,8 +94,37 @@ def run_stage(model: nn.Module, tokenizer: Any, job: StageJob) -> StageResult:
     return replace(result, original=adapters.merge() if adapters else views.original)
 
 
-def open_views(model: nn.Module, job: StageJob) -> tuple[ModelViews, Adapters | None, Requirements]:
-    """The two views that the objective asks for, over adapters where the plan wants them, and its requirements."""
+def _run_together(model: nn.Module, tokenizer: Any, job: StageJob, device: torch.device) -> StageResult:
+    """`run_stage` on several processes."""
+    check_supported(job.train)
+    views, adapters, needs = open_views(model, job, lambda shape: ShardedWeights(model, shape, here(), device))
+    assert isinstance(views.replay, ShardedReplay)
+    weights, guard = views.replay.weights, job.guard
+    services = SharedServices(job.services, weights.processes, weights)
+    job = replace(job, services=services, guard=lambda: guarded(guard))
+    result = _run(tokenizer, job, views, next(iter(views.trainable.values())), needs.reads)
+    (flops,) = weights.processes.total([float(result.cost.flops or 0)])
+    result = replace(result, cost=replace(result.cost, flops=int(flops) if result.cost.flops is not None else None))
+    original = {name: whole(tensor) for name, tensor in views.original.items()}
+    if result.stopped:
+        views.restore()
+    weights.dissolve()
+    if not result.stopped:
+        if adapters and weights.processes.lead:
+            adapters.save(job.artifacts / "adapter")
+        return replace(result, original=adapters.merge() if adapters else original)
+    if adapters:
+        adapters.remove()
+    return result
+
+
+def open_views(
+    model: nn.Module, job: StageJob, spread: Callable[[ModelShape], ShardedWeights] | None = None
+) -> tuple[ModelViews, Adapters | None, Requirements]:
+    """The two views that the objective asks for, over adapters where the plan wants them, and its requirements.
+
+    `spread` lays the weights (adapters as well) out over several processes.
+    """
     model.eval()
     shape = ModelShape.of(model)
     with job.guard():
@@ -94,7 +133,8 @@ def open_views(model: nn.Module, job: StageJob) -> tuple[ModelViews, Adapters | 
         if name not in shape.tensors:
             raise TrainingError(f"the objective wants to train {name!r}, which the model lacks", code="no-such-tensor")
     adapters = Adapters(model, needs.trainable, job.train.lora, job.seed) if job.train.lora else None
-    views = ModelViews(model, shape, adapters.names if adapters else needs.trainable)
+    replay = ShardedReplay(model, spread(shape)) if spread else None
+    views = ModelViews(model, shape, adapters.names if adapters else needs.trainable, replay)
     views.replay.checkpoint_blocks = job.train.recompute
     views.replay.compile_blocks = job.train.compile
     return views, adapters, needs
@@ -144,9 +184,11 @@ def _train(ctx: StageContext, job: StageJob, step: int, meter: Meter, watch: Wat
         job.on_step(step - 1, {**scalars, **parts.scalars()})
         if watch.collapse:
             return True
-        stop = job.should_stop()
+        stop = ctx.processes.any(job.should_stop())
         if step < job.train.steps and (stop or step % job.train.save_every == 0):
-            checkpoint.save(job.checkpoints, job.index, step, stage_state(ctx, job, step, watch))
+            state = stage_state(ctx, job, step, watch)
+            if ctx.processes.lead:
+                checkpoint.save(job.checkpoints, job.index, step, state)
         if stop and step < job.train.steps:
             return False
     return True
@@ -181,14 +223,15 @@ def open_context(tokenizer: Any, job: StageJob, views: ModelViews, device: torch
         artifacts=job.artifacts,
         services=job.services,
         device=device,
+        processes=here(),
     )
 
 
 def stage_state(ctx: StageContext, job: StageJob, step: int, watch: Watch) -> dict[str, Any]:
-    """Everything a checkpoint holds."""
+    """Everything a checkpoint holds, in whole tensors: what one process writes, any number can go on from."""
     with job.guard():
         own = job.objective.state_dict()
-    return {
+    state = {
         "step": step,
         "weights": {name: p.detach().clone() for name, p in ctx.trainable.items()},
         "optimizer": ctx.optimizer.state_dict(),
@@ -197,6 +240,7 @@ def stage_state(ctx: StageContext, job: StageJob, step: int, watch: Watch) -> di
         "objective": own,
         "watch": watch.state_dict(),
     }
+    return state if ctx.processes.size == 1 else {key: whole_tree(value) for key, value in state.items()}
 
 
 def _resume(ctx: StageContext, job: StageJob, watch: Watch) -> int:
@@ -206,7 +250,7 @@ def _resume(ctx: StageContext, job: StageJob, watch: Watch) -> int:
         return 0
     with torch.no_grad():
         for name, weight in state["weights"].items():
-            ctx.trainable[name].copy_(weight)
+            ctx.trainable[name].copy_(placed_like(weight, ctx.trainable[name]))
     ctx.optimizer.load_state_dict(state["optimizer"])
     ctx.generator.set_state(state["generator"])
     ctx.micro_batch = state["micro_batch"]

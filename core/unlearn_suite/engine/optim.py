@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import PrerequisiteError
 from ..specs import Train
+from .shards import placed_like, whole
 
 _FUSED = ("cpu", "cuda")
 """devices on which torch updates all tensors of AdamW in one kernel: the same equations, several times faster"""
@@ -17,8 +18,7 @@ _FUSED = ("cpu", "cuda")
 
 def global_norm(tensors: Iterable[Tensor | None]) -> Tensor:
     """L2 norm over all entries of all tensors, float32 scalar."""
-    found = [t.detach() for t in tensors if t is not None]
-    norms = [torch.linalg.vector_norm(t, dtype=torch.promote_types(t.dtype, torch.float32)).float() for t in found]
+    norms = [_norm(t.detach()) for t in tensors if t is not None]
     return torch.stack(norms).norm() if norms else torch.zeros(())
 
 
@@ -80,10 +80,20 @@ class Optimizer:
         return {"adamw": self._adamw.state_dict(), "masters": masters}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._adamw.load_state_dict(state["adamw"])
+        """A state of whole tensors, whatever number of processes it was made on."""
+        masters = list(self._masters.values())
+        moments = {
+            index: {key: placed_like(value, masters[index]) for key, value in entry.items()}
+            for index, entry in state["adamw"]["state"].items()
+        }
+        self._adamw.load_state_dict({**state["adamw"], "state": moments})
         with torch.no_grad():
             for name, master in state["masters"].items():
-                self._masters[name].copy_(master)
+                self._masters[name].copy_(placed_like(master, self._masters[name]))
+
+
+def _norm(t: Tensor) -> Tensor:
+    return whole(torch.linalg.vector_norm(t, dtype=torch.promote_types(t.dtype, torch.float32))).float()
 
 
 def _adamw(masters: list[nn.Parameter], train: Train) -> torch.optim.Optimizer:

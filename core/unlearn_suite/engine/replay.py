@@ -42,6 +42,8 @@ class Replay:
         self.compile_blocks = False
         """in passes with autograd; what is computed without it has the same bits either way"""
         self._compiled: dict[int, Any] = {}
+        self.is_sharded = False
+        """its weights are spread over several processes"""
         self._returns_tuple: dict[int, int] = {}
         self.block_calls = 0
 
@@ -85,6 +87,16 @@ class Replay:
             result = self._call_base(batch, params)
         return result.last_hidden_state, out
 
+    def open_head(
+        self, rows: Tensor, params: Mapping[str, Tensor] | None
+    ) -> tuple[Tensor, Mapping[str, Tensor] | None]:
+        """Once before any number of `head` calls of one pass: the rows and parameters to give them."""
+        return rows, params
+
+    def close_head(self, values: Tensor) -> Tensor:
+        """Once after them, with all that was computed from their logits."""
+        return values
+
     def head(self, last_hidden: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Logits [B, T, V] from `last_hidden`, with whatever scaling or capping the model does."""
         from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
@@ -93,7 +105,7 @@ class Replay:
             return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=last_hidden)
 
         ids = torch.zeros(last_hidden.shape[:2], dtype=torch.long, device=last_hidden.device)
-        with _forward_of(self.base, known):
+        with forward_of(self.base, known):
             kwargs = {"input_ids": ids, "use_cache": False}
             if params:
                 return functional_call(self.model, dict(params), (), kwargs).logits
@@ -187,11 +199,7 @@ class Replay:
     def _run(self, index: int, original: Any, stop: int | None, keep: set[int], out: dict[int, Tensor]) -> Any:
         def forward(h: Tensor, *args: Any, **kwargs: Any) -> Any:
             self.block_calls += 1
-            run = self._compiled_block(index, original) if self._compiles() else original
-            if self.checkpoint_blocks and not self.keeps_graph and torch.is_grad_enabled():
-                result = checkpoint(run, h, *args, use_reentrant=False, **kwargs)
-            else:
-                result = run(h, *args, **kwargs)
+            result = self._call_block(index, original, h, args, kwargs)
             self._returns_tuple[index] = len(result) if isinstance(result, tuple) else 0
             if index in keep:
                 out[index] = result[0] if isinstance(result, tuple) else result
@@ -201,9 +209,16 @@ class Replay:
 
         return forward
 
+    def _call_block(self, index: int, original: Any, h: Tensor, args: Any, kwargs: Any) -> Any:
+        run = self._compiled_block(index, original) if self._compiles() else original
+        if self.checkpoint_blocks and not self.keeps_graph and torch.is_grad_enabled():
+            return checkpoint(run, h, *args, use_reentrant=False, **kwargs)
+        return run(h, *args, **kwargs)
+
 
 @contextmanager
-def _forward_of(module: nn.Module, forward: Any) -> Iterator[None]:
+def forward_of(module: nn.Module, forward: Any) -> Iterator[None]:
+    """Another `forward` for a module, for a while."""
     module.forward = forward
     try:
         yield

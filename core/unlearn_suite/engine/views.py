@@ -74,9 +74,9 @@ class View:
         """[B, T, V] in the model's dtype; position t predicts token t + 1."""
         if not batch.examples:
             return self._nothing(batch, self._replay.shape.vocab_size)
-        last = self.last_hidden(batch)
         with self._grad():
-            return self._replay.head(last, self._params())
+            last, params = self._replay.open_head(self.last_hidden(batch), self._params())
+            return self._replay.close_head(self._replay.head(last, params))
 
     def token_logprobs(self, batch: Batch, over: Over = "content") -> Tensor:
         """[B, T] float32: log p(x_t | x_<t) where the mask `over` holds, 0 elsewhere (position 0 too)."""
@@ -97,20 +97,21 @@ class View:
         `of` is given logits [N, V] and labels [N] (token t and the logits before it stand together) and
         returns [N]; with `against`, the logits of that view come third. Tensors [B, T, ...] in `given` come last,
         each as its rows [N, ...] at the same tokens, as constants. Elsewhere the result is 0. `of` sees
-        some positions at a time, so no [B, T, V] tensor exists; it must treat each position by itself and read
-        no other tensor that is trained. Gradients reach every view that has any.
+        some positions at a time (N may be 0), so no [B, T, V] tensor exists; it must treat each position by itself
+        and read no other tensor that is trained. Gradients reach every view that has any.
         """
         views = (self,) if against is None else (self, against)
         mask = batch.mask(over)[:, 1:]
         labels = batch.input_ids[:, 1:][mask]
-        rows = [view.last_hidden(batch)[:, :-1][mask] for view in views]
+        last = [view.last_hidden(batch)[:, :-1][mask] for view in views]
+        rows, heads = zip(*(view._open_head(h) for view, h in zip(views, last, strict=True)), strict=True)
         constants = [labels, *(g[:, 1:][mask].detach() for g in given)]
         cut = [[tensor.split(_HEAD_ROWS) for tensor in tensors] for tensors in (constants, rows)]
         pieces = [
-            self._on_rows(of, known, views, h)
+            self._on_rows(of, known, views, heads, h)
             for known, h in zip(zip(*cut[0], strict=True), zip(*cut[1], strict=True), strict=True)
         ]
-        flat = torch.cat(pieces) if len(labels) else rows[0].new_zeros(0, dtype=torch.float32)
+        flat = self._replay.close_head(torch.cat(pieces))
         result = torch.zeros(batch.input_ids.shape, dtype=torch.float32, device=flat.device)
         target = torch.zeros_like(batch.attention_mask, dtype=torch.bool)
         target[:, 1:] = mask
@@ -118,18 +119,30 @@ class View:
 
     def unembed(self, vectors: Tensor) -> Tensor:
         """[N, V]: the LM head on vectors [N, D] of the residual stream, without the final norm (the logit lens)."""
-        return self._head(vectors)
+        rows, params = self._open_head(vectors)
+        return self._replay.close_head(self._head(rows, params))
 
     def clear(self) -> None:
         """Forget what was computed (after a backward pass or a change of weights)."""
         self._trails.clear()
 
-    def _on_rows(self, of: PerToken, known: Sequence[Tensor], views: Sequence[View], rows: Sequence[Tensor]) -> Tensor:
+    def _open_head(self, rows: Tensor) -> tuple[Tensor, Mapping[str, Tensor] | None]:
+        with self._grad():
+            return self._replay.open_head(rows, self._params())
+
+    def _on_rows(
+        self,
+        of: PerToken,
+        known: Sequence[Tensor],
+        views: Sequence[View],
+        heads: Sequence[Mapping[str, Tensor] | None],
+        rows: Sequence[Tensor],
+    ) -> Tensor:
         """`of` on the logits of some rows [N, D] of each view; `known`: labels, then what was given."""
         labels, *given = known
 
         def values(*hidden: Tensor) -> Tensor:
-            first, *others = (view._head(h) for view, h in zip(views, hidden, strict=True))
+            first, *others = (view._head(h, head) for view, h, head in zip(views, hidden, heads, strict=True))
             return of(first, labels, *others, *given).float()
 
         if self._replay.keeps_graph or not torch.is_grad_enabled():
@@ -143,10 +156,10 @@ class View:
         """Whether gradients must reach the LM head's own tensors."""
         return not self._frozen and (self._values is not None or self._replay.trains_head())
 
-    def _head(self, rows: Tensor) -> Tensor:
+    def _head(self, rows: Tensor, params: Mapping[str, Tensor] | None) -> Tensor:
         """Logits [N, V] of rows [N, D]."""
         with self._grad():
-            return self._replay.head(rows[None], self._params())[0]
+            return self._replay.head(rows[None], params)[0]
 
     def last_hidden(self, batch: Batch) -> Tensor:
         """[B, T, D]: what the LM head reads, after the final norm."""
@@ -224,7 +237,9 @@ class View:
 class ModelViews:
     """Policy and reference over one model; owns the originals of the trainable tensors."""
 
-    def __init__(self, model: nn.Module, shape: ModelShape, trainable: Iterable[str]) -> None:
+    def __init__(
+        self, model: nn.Module, shape: ModelShape, trainable: Iterable[str], replay: Replay | None = None
+    ) -> None:
         self.shape = shape
         names = list(trainable)
         parameters = dict(model.named_parameters())
@@ -233,7 +248,7 @@ class ModelViews:
         for parameter in self.trainable.values():
             parameter.requires_grad_(True)
         self.original = {n: p.detach().clone() for n, p in self.trainable.items()}
-        self.replay = Replay(model, shape)
+        self.replay = replay or Replay(model, shape)
         self._prefix = SharedPrefix(self.replay, _lowest(shape, names))
         self.policy = View(self._prefix, self.trainable, frozen=False)
         self.reference = View(self._prefix, self.original, frozen=True)

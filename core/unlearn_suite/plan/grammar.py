@@ -32,8 +32,16 @@ class Compute(Config):
     """where the processes run"""
     workers: int = Field(default=1, ge=1)
     """cells that run at the same time"""
+    devices: int = Field(default=1, ge=1)
+    """processes that train one cell together, each on a device of its own, with the weights spread over them"""
     eval_tokens: int = Field(default=2048, ge=16)
     """tokens of one evaluation batch"""
+
+    @model_validator(mode="after")
+    def _one_way_to_use_devices(self) -> Compute:
+        if self.workers > 1 and self.devices > 1:
+            raise ValueError("`workers` and `devices` are both above 1: the cells would share their devices")
+        return self
 
 
 class GateWords(Config):

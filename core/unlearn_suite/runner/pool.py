@@ -28,21 +28,32 @@ _GRACE = 10.0
 """seconds between asking a worker to stop at once and killing it"""
 
 
-def worker_command(plugins: Sequence[str | Path] = ()) -> Command:
-    """The real worker, with the single-file plugins of the run."""
+_SHUTDOWN = 120
+"""seconds that torchrun gives its processes to end their step and save when it is asked to stop"""
+
+
+def worker_command(plugins: Sequence[str | Path] = (), devices: int = 1) -> Command:
+    """The real worker, with the single-file plugins of the run; under torchrun where a cell has several devices."""
     extra = [part for path in plugins for part in ("--plugin", str(path))]
-    return lambda run, cell: [sys.executable, "-m", "unlearn_suite.worker", str(run), cell.folder, *extra]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(devices)]
+
+    def command(run: Path, cell: Cell) -> Sequence[str]:
+        start = [sys.executable, *(torchrun if devices > 1 and not cell.is_base else [])]
+        return [*start, "-m", "unlearn_suite.worker", str(run), cell.folder, *extra]
+
+    return command
 
 
 @dataclass
 class Pool:
-    """At most `workers` processes at a time, each for one cell."""
+    """At most `workers` processes at a time, each for one cell (and each the parent of `devices` others if > 1)."""
 
     run: RunStore
     command: Command
     workers: int
     progress: Progress
     stop: Stop
+    devices: int = 1
     active: list[Worker] = field(default_factory=list)
 
     def run_all(self, cells: Sequence[Cell], outcomes: list[Outcome]) -> None:
@@ -70,7 +81,7 @@ class Pool:
         """Start a worker; the outcome when that fails already."""
         self.progress.begin_cell(cell)
         try:
-            self.active.append(Worker(cell, self.run, self.command, self.workers))
+            self.active.append(Worker(cell, self.run, self.command, self.workers * self.devices))
         except (SuiteError, OSError) as error:
             found = as_suite_error(error)
             if found is None:
@@ -132,7 +143,11 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads_per_worker(self.workers))},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": str(threads_per_worker(self.workers)),
+                "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(_SHUTDOWN),
+            },
             start_new_session=True,
         )
 
@@ -175,6 +190,8 @@ class Worker:
             return Outcome(self.cell, state)
         if state == "failed":
             return Outcome(self.cell, state, status.get("error"))
+        if left := self.cell_dir.process_error:
+            return Outcome(self.cell, "failed", left)
         if self.asked:
             return Outcome(self.cell, "interrupted")
         message, exit_code, name = f"the worker ended with exit code {code}", SOME_CELLS_FAILED, "worker-ended"

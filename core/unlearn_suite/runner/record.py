@@ -69,7 +69,8 @@ def follow_parent(grace: float = 60.0) -> None:
     """
 
     def watch() -> None:
-        while sys.stdin.buffer.read(1):
+        # not sys.stdin.read: a thread that holds its lock aborts the interpreter's shutdown
+        while os.read(sys.stdin.fileno(), 1):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(grace)

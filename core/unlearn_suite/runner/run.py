@@ -21,6 +21,7 @@ def run_cells(
     *,
     catalog: Notifier | None = None,
     workers: int = 1,
+    devices: int = 1,
     progress: Progress | None = None,
     plugins: Sequence[str | Path] = (),
     command: Command | None = None,
@@ -33,7 +34,8 @@ def run_cells(
     interrupted and half-done cells are tried again by the next call; there is no other retry.
 
     With `workers` > 1 each cell gets a process (`command`, by default the suite's worker with the
-    single-file `plugins`) and `execute` and `catalog` are not used here. `debug`: tracebacks on the console.
+    single-file `plugins`) and `execute` and `catalog` are not used here; so with `devices` > 1, where the worker
+    is torchrun with as many processes for the cell. `debug`: tracebacks on the console.
     """
     progress = progress or NoProgress()
     todo = [cell for cell in cells if not is_done(run.cell_dir(cell))]
@@ -41,8 +43,8 @@ def run_cells(
     outcomes: list[Outcome] = []
     with stop_on_signals(progress.request_stop) as stop:
         try:
-            if workers > 1 and todo:
-                pool = Pool(run, command or worker_command(plugins), workers, progress, stop)
+            if (workers > 1 or devices > 1) and todo:
+                pool = Pool(run, command or worker_command(plugins, devices), workers, progress, stop, devices)
                 pool.run_all(todo, outcomes)
             else:
                 _run_here(todo, run, execute, catalog, progress, stop, debug, outcomes)

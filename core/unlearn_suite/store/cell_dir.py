@@ -117,6 +117,23 @@ class CellDir:
         write_bytes(path, text.encode("utf-8", "backslashreplace"))
         return path
 
+    @property
+    def process_error(self) -> Json | None:
+        """The error (as in status.json) of one of several processes of this cell, left by `write_process_error`."""
+        try:
+            data: Json = read_json(self.path / "process-error.json")
+        except (FileNotFoundError, PrerequisiteError):
+            return None
+        return data
+
+    def write_process_error(self, error: Mapping[str, Any] | None) -> None:
+        """Leave the error of a process that may not write the status; None: forget an earlier one."""
+        path = self.path / "process-error.json"
+        if error is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_json(path, dict(error))
+
     # --- curve
 
     def append_scalars(self, stage: int, step: int, scalars: Mapping[str, float]) -> None:

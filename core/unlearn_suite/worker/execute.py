@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from ..engine.distributed import here
 from ..errors import SuiteError
 from .inputs import Inputs
 from .loaded import borrowed_model
@@ -25,7 +26,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def execute(cell: Cell, cell_dir: CellDir, catalog: Catalog, run: RunDir, progress: Progress) -> None:
-    """Train (unless the patch is there) and score (what is not scored yet).
+    """Train (unless the patch is there) and score (what is not scored yet; the lead of several processes alone).
 
     Raises `SuiteError` for what the user can mend, `KeyboardInterrupt` after a requested stop.
     """
@@ -43,6 +44,10 @@ def execute(cell: Cell, cell_dir: CellDir, catalog: Catalog, run: RunDir, progre
             finished = train_cell(cell, cell_dir, catalog, run, progress, inputs, loaded)
         if not finished:
             raise Interrupted
+        if not here().lead:
+            return
+        if here().size > 1:  # a patch that was there already is on the model in the CPU's memory
+            loaded.model.to(loaded.device)
         with clock("score"):
             if not score_cell(cell, cell_dir, catalog, run, progress, inputs, loaded):
                 raise Interrupted

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import models
+from ..engine.distributed import device_of_process, launched
 from ..errors import PrerequisiteError
 from ..study import canonical
 
@@ -26,7 +27,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 @dataclass
 class LoadedModel:
     """`originals`: base values of every tensor that has been changed since the model was lent. `absent`: what
-    is not in memory, None when the model is whole. `kept`: what the base model computed for the examples of the
+    is not in memory, None when the model is whole. `device`: where it computes; one of several processes keeps
+    it in the CPU's memory until its stages spread it. `kept`: what the base model computed for the examples of the
     last cell's first stage, for the next cells."""
 
     model: Any
@@ -82,7 +84,8 @@ def _load(cell: Cell, progress: Progress, choose: Choose | None) -> LoadedModel:
     if key not in _held:
         _held.clear()
         dtype = DTYPES[cell.precision]
-        model, tokenizer, absent = models.load_part(cell.model_ref, dtype, device, choose, say=progress.say)
+        place = torch.device("cpu") if launched() > 1 else device
+        model, tokenizer, absent = models.load_part(cell.model_ref, dtype, place, choose, say=progress.say)
         _held[key] = LoadedModel(model, tokenizer, device, absent)
     return _held[key]
 
@@ -99,4 +102,4 @@ def device_of(cell: Cell) -> torch.device:
         )
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    return device_of_process(name) if launched() > 1 else torch.device(name)

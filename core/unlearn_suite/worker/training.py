@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine import checkpoint, patch
+from ..engine.distributed import here
 from ..engine.loop import StageJob, run_stage
 from ..engine.needs import needed_parameters, with_watchers
 from ..engine.objective import Objective, Scalars
@@ -35,12 +36,17 @@ def train_cell(
     inputs: Inputs,
     loaded: LoadedModel,
 ) -> bool:
-    """Leave the cell's unlearned weights in `loaded`. False when a stop was asked for (all is saved)."""
+    """Leave the cell's unlearned weights in `loaded`. False when a stop was asked for (all is saved).
+
+    Of several processes only the lead writes.
+    """
     if not cell.stages:
         return True
+    lead = here().lead
     if cell_dir.patch_path.exists():
         _apply(cell_dir.patch_path, loaded, progress)
-        _clear(cell_dir, len(cell.stages))  # a kill may have come between the patch and this
+        if lead:
+            _clear(cell_dir, len(cell.stages))  # a kill may have come between the patch and this
         return True
     first = _first_stage(cell, cell_dir)
     if first:
@@ -50,7 +56,7 @@ def train_cell(
         job, name = _job(cell, index, cell_dir, catalog, run, progress, inputs, loaded)
         progress.begin(name, job.train.steps)
         cell_dir.set_status(stage=index)
-        result = run_stage(loaded.model, loaded.tokenizer, job)
+        result = run_stage(loaded.model, loaded.tokenizer, job, loaded.device)
         cell_dir.write_cost(index, result.cost.to_json())
         if result.stopped:
             return False
@@ -62,9 +68,11 @@ def train_cell(
             cell_dir.append_scalars(index, job.train.steps, result.closing)
         last = index == len(cell.stages) - 1
         target = cell_dir.patch_path if last else _stage_patch(cell_dir, index)
-        patch.save(target, loaded.model, loaded.originals, _provenance(cell))
+        if lead:
+            patch.save(target, loaded.model, loaded.originals, _provenance(cell))
         progress.end()
-    _clear(cell_dir, len(cell.stages))
+    if lead:
+        _clear(cell_dir, len(cell.stages))
     return True
 
 
@@ -143,8 +151,11 @@ def _job(
     spec = entry.spec
     assert isinstance(spec, ObjectiveSpec)
     train = Train(**cell.stages[index]["train"])
+    lead = here().lead
 
     def on_step(step: int, scalars: Scalars) -> None:
+        if not lead:
+            return
         cell_dir.append_scalars(index, step, scalars)
         cell_dir.set_status(step=step + 1)
         catalog.notify("on_scalars", cell=cell.to_json(), step=step, scalars=scalars)

@@ -168,6 +168,7 @@ compute:
   threads: 2
   executor: local
   workers: 1
+  devices: 1
   eval_tokens: 2048
 expect:
 - problem: everyday

@@ -38,13 +38,22 @@ class Adversary:
     """Simulated attackers. Whatever happens inside, the model, its gradients and its views are put back bit for bit.
 
     `generator` draws fresh adapters. `say` is told once when an exact attack needs another attention kernel.
+    On several devices the tensors that move, and the gradient of an `Attack`, are sharded as `ctx.trainable` is;
+    `total` adds the processes' shares of a loss up, so that reported losses are the whole batch's.
     Seconds, steps and (in counted steps) FLOPs of attacks are scalars of the training step they run in.
     """
 
-    def __init__(self, views: ModelViews, generator: torch.Generator, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        views: ModelViews,
+        generator: torch.Generator,
+        say: Callable[[str], None],
+        total: Callable[[Tensor], float] = float,
+    ) -> None:
         self._views = views
         self._generator = generator
         self._say = say
+        self._total = total
         self._told = False
 
     @contextmanager
@@ -64,8 +73,9 @@ class Adversary:
         of a step relative to the tensors moved. `rank` is that of `lora` adapters. Inside, the policy is the
         attacked model and the reference what it always was; afterwards all is as it was before.
         """
+        self._check_devices(tensors == "lora", "fresh adapters")
         with part("attack") as cost, opened(self._views, tensors, rank, self._generator) as space:
-            walk = Walk(space, inner_loss, steps, Rule(space, optimizer, lr))
+            walk = Walk(space, inner_loss, steps, Rule(space, optimizer, lr), self._total)
             try:
                 yield walk
             finally:
@@ -90,6 +100,7 @@ class Adversary:
         """
         if order != "first":
             self._check_second_order(order, optimizer)
+        self._check_devices(order == "exact", "exact second-order gradients")
         if order == "exact":
             return self._exact(inner_loss, outer_loss, lr, readouts, optimizer, tensors, rank)
         with self.walk(inner_loss, steps=max(readouts), lr=lr, optimizer=optimizer, tensors=tensors, rank=rank) as walk:
@@ -111,7 +122,7 @@ class Adversary:
                 for name, g in gradients(value, self._views.trainable).items():
                     added = readouts[k] * g.float()
                     total[name] = total[name] + added if name in total else added
-                outer[k] = float(value.detach())
+                outer[k] = self._total(value.detach())
 
         read(0)
         for k in walk:
@@ -147,6 +158,14 @@ class Adversary:
             for name, p in self._views.trainable.items()
         }
         return Attack(whole, inner, outer, displacement)
+
+    def _check_devices(self, wanted: bool, what: str) -> None:
+        if wanted and self._views.replay.is_sharded:
+            raise PlanError(
+                f"{what} of a simulated attack are not supported on several devices",
+                code="attack-devices",
+                hint="set compute.devices to 1, or choose another kind of attack",
+            )
 
     def _check_second_order(self, order: Order, optimizer: InnerOptimizer) -> None:
         if optimizer == "adamw":

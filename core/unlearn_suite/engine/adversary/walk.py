@@ -32,6 +32,7 @@ class Walk:
     inner_loss: InnerLoss
     steps: int
     rule: Rule
+    total: Callable[[Tensor], float] = float
     losses: list[float] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[int]:
@@ -43,7 +44,7 @@ class Walk:
         """One inner step; its gradients by name."""
         loss = self.inner_loss(len(self.losses))
         grads = gradients(loss, self.space.moved)
-        self.losses.append(float(loss.detach()))
+        self.losses.append(self.total(loss.detach()))
         self.rule.step(grads)
         return grads
 

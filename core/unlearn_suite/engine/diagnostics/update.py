@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..objective import Scalars
 from ..optim import global_norm
+from ..shards import whole
 from .detector import Alarm, Bench, Detector
 
 
@@ -33,7 +34,7 @@ class Update(Detector):
         if self._before:
             changed = total = 0
             for name, (weight, master) in self._before.items():
-                changed += int(((weights[name] != weight) | (finest[name] != master)).sum())
+                changed += int(whole(((weights[name] != weight) | (finest[name] != master)).sum()))
                 total += weight.numel()
             steps = [finest[n].detach().float() - m.float() for n, (_, m) in self._before.items()]
             steps += [p.detach().float() - self._before[n][0].float() for n, p in weights.items()]

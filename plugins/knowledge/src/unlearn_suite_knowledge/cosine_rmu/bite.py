@@ -37,12 +37,14 @@ class Bite:
     def loss(self, x: Batch) -> float:
         """L on the meta text: what relearning would minimise."""
         if self.config.inner_loss == "ce":
-            return float(next_token_loss(self.ctx.policy, x))
-        return float(self.terms.relearned(x))
+            return self.ctx.total(next_token_loss(self.ctx.policy, x))
+        return self.ctx.total(self.terms.relearned(x))
 
     @torch.no_grad()
     def base_loss(self, x: Batch) -> float:
-        return float(next_token_loss(self.ctx.reference, x)) if self.config.inner_loss == "ce" else 0.0
+        if self.config.inner_loss != "ce":
+            return 0.0
+        return self.ctx.total(next_token_loss(self.ctx.reference, x))
 
     def judge(self, norm_ratio: float, bite: float | None) -> None:
         """`bite`: of an attack that relearns, when it was measured."""

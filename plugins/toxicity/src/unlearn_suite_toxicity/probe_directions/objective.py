@@ -124,7 +124,7 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
         for block, share in self.steering.weights.items():
             d = self.steering.directions[block]
             value = f.mean(own.forget(self.config, h[block], ref[block], d), over)
-            self._block_losses[block] = self._block_losses.get(block, 0.0) + float(value.detach())
+            self._block_losses[block] = self._block_losses.get(block, 0.0) + self.ctx.total(value.detach())
             forget.append(self._for_block(share * value, below, block))
             if with_perp:
                 edits = [a.edit for a in d.axes]
