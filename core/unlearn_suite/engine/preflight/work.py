@@ -46,10 +46,12 @@ class BlockWork:
             if not returns_tuple:
                 with torch.no_grad():
                     returns_tuple.append(isinstance(original(h, *args, **kwargs), tuple))
-            h = h * h.new_ones(())  # saves a tensor for backward, without which nothing would be recomputed
+            # A product of two tensors saves one for the backward pass; without it nothing would be recomputed.
+            one, zero = h.new_ones(()), h.new_zeros(())
+            h = h * one
             for parameter in block.parameters():
                 if parameter.requires_grad:
-                    h = h + 0.0 * parameter.flatten()[0]
+                    h = h + zero * parameter.flatten()[0]
             return (h,) if returns_tuple[0] else h
 
         return forward

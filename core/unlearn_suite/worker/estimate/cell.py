@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,9 +96,8 @@ class _Estimator:
         family = self._once(["family", cell.model_ref, cell.precision], lambda: Family(model, DTYPES[cell.precision]))
         key = [cell.model_ref, cell.precision, cell.data]
         self.progress.begin(f"estimating {cell.arm}", None)
-        stages = [
-            self._once([*key, stage], lambda stage=stage: self._stage(stage, family, tokenizer, inputs))
-            for stage in cell.stages
+        stages: list[StageEstimate] = [
+            self._once([*key, stage], partial(self._stage, stage, family, tokenizer, inputs)) for stage in cell.stages
         ]
         scoring, missing = self._once(
             [*key, cell.metrics, [[vars(s) for s in stage.sampled] for stage in stages]],
