@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from .batch import Batch
+from .passed import SharedPrefix
 from .replay import Replay
-from .views import SharedPrefix, View
+from .views import View
 
 Edit = Callable[[Tensor], Tensor]
 """a block's output [B, T, D] -> what stands in its place, of the same shape and dtype"""
@@ -45,9 +46,9 @@ class EditedView(View):
         with self.applied():
             return super().hidden(batch, blocks)
 
-    def _last_hidden(self, batch: Batch) -> Tensor:
+    def last_hidden(self, batch: Batch) -> Tensor:
         with self.applied():
-            return super()._last_hidden(batch)
+            return super().last_hidden(batch)
 
 
 def _edited(block: nn.Module, edit: Edit) -> Callable[..., Any]:

@@ -68,7 +68,7 @@ def _watch_reference(touched: Touched) -> Iterator[None]:
     """Notes every read of a reference view."""
     from ...engine.views import View
 
-    hidden, last = View.hidden, View._last_hidden
+    hidden, last = View.hidden, View.last_hidden
 
     def noted(method: Any) -> Any:
         def call(view: Any, *args: Any, **kwargs: Any) -> Any:
@@ -77,7 +77,7 @@ def _watch_reference(touched: Touched) -> Iterator[None]:
 
         return call
 
-    with patch.object(View, "hidden", noted(hidden)), patch.object(View, "_last_hidden", noted(last)):
+    with patch.object(View, "hidden", noted(hidden)), patch.object(View, "last_hidden", noted(last)):
         yield
 
 
