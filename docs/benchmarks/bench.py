@@ -307,7 +307,8 @@ def conditions(args: argparse.Namespace) -> str:
     return (
         f"{Path(args.model).name}, {args.batch} x {args.length} tokens per role, {args.steps} steps over "
         f"{EXAMPLES} texts per role (median of {args.steps - WARM_UP - 1} steps), float32, {args.threads} threads, "
-        f"{cpu}{', compiled' if args.compile else ''}, torch {torch.__version__}, transformers {transformers.__version__}"
+        f"{'compiled, ' if args.compile else ''}{cpu}, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}"
     )
 
 
