@@ -75,6 +75,7 @@ def parser(text: str) -> argparse.ArgumentParser:
     )
     made.add_argument("--threads", type=int, default=2)
     made.add_argument("--lr", type=float, default=5e-5)
+    made.add_argument("--compile", action="store_true", help="`compile: true` in the engine's two ways")
     made.add_argument("--worker", help=argparse.SUPPRESS)
     return made
 
@@ -110,6 +111,7 @@ def train_options(args: argparse.Namespace, keep: Literal["memory", "off"] = "of
         clip=None,
         save_every=10**6,
         keep=keep,
+        compile=args.compile,
     )
 
 
@@ -305,7 +307,8 @@ def conditions(args: argparse.Namespace) -> str:
     return (
         f"{Path(args.model).name}, {args.batch} x {args.length} tokens per role, {args.steps} steps over "
         f"{EXAMPLES} texts per role (median of {args.steps - WARM_UP - 1} steps), float32, {args.threads} threads, "
-        f"{cpu}, torch {torch.__version__}, transformers {transformers.__version__}"
+        f"{'compiled, ' if args.compile else ''}{cpu}, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}"
     )
 
 

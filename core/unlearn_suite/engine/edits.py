@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from .batch import Batch
+from .passed import SharedPrefix
 from .replay import Replay
-from .views import SharedPrefix, View
+from .views import View
 
 Edit = Callable[[Tensor], Tensor]
 """a block's output [B, T, D] -> what stands in its place, of the same shape and dtype"""
