@@ -73,7 +73,8 @@ def test_the_last_good_weights_are_kept_to_the_bit_and_it_says_so(tmp_path, serv
         assert torch.equal(p, weights[5][n]), n
     assert (result.collapse["stopped_after"], result.collapse["kept"]) == (8, 6)
     assert result.closing["guard_kept_step"] == 6.0
-    assert "stopped after step 8 of 12" in services.said[0] and "after step 6 are kept" in services.said[0]
+    (told,) = [line for line in services.said if "stopped" in line]
+    assert "stopped after step 8 of 12" in told and "after step 6 are kept" in told
     (item,) = json.loads((tmp_path / "guarded" / "a" / "report.json").read_text())["items"]
     assert item["title"] == "Collapse guard" and "stopped after step 8 of 12" in item["note"]
     assert not torch.equal(free.model.layers[1].mlp.down_proj.weight, model.model.layers[1].mlp.down_proj.weight)
