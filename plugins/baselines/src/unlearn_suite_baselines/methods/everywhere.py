@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from unlearn_suite import Batch
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Selected(Batch):
     """A batch of which exactly the tokens in `chosen` [B, T] count, whatever mask is asked for."""
 
