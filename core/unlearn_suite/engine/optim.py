@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from ..errors import PrerequisiteError
 from ..specs import Train
-from .shards import placed_like, whole
+from .shards import is_sharded, placed_like, whole
 
 _FUSED = ("cpu", "cuda")
 """devices on which torch updates all tensors of AdamW in one kernel: the same equations, several times faster"""
+_KERNELS = ("fused", "foreach")
+"""how this process computes the update, which a checkpoint of another number of processes must not change"""
 
 
 def global_norm(tensors: Iterable[Tensor | None]) -> Tensor:
@@ -86,7 +88,10 @@ class Optimizer:
             index: {key: placed_like(value, masters[index]) for key, value in entry.items()}
             for index, entry in state["adamw"]["state"].items()
         }
+        kernels = [{key: group[key] for key in _KERNELS if key in group} for group in self._adamw.param_groups]
         self._adamw.load_state_dict({**state["adamw"], "state": moments})
+        for group, kernel in zip(self._adamw.param_groups, kernels, strict=True):
+            group.update(kernel)
         with torch.no_grad():
             for name, master in state["masters"].items():
                 self._masters[name].copy_(placed_like(master, self._masters[name]))
@@ -102,9 +107,15 @@ def _adamw(masters: list[nn.Parameter], train: Train) -> torch.optim.Optimizer:
         kind = _bitsandbytes().optim.AdamW8bit
         made: torch.optim.Optimizer = kind(masters, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay)
         return made
-    fused = bool(masters) and all(m.device.type in _FUSED for m in masters)
+    mixed = len({is_sharded(m) for m in masters}) > 1  # one kernel does not take whole and sharded tensors together
+    fused = bool(masters) and not mixed and all(m.device.type in _FUSED for m in masters)
     return torch.optim.AdamW(
-        masters, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay, fused=True if fused else None
+        masters,
+        lr=train.lr,
+        betas=train.betas,
+        weight_decay=train.weight_decay,
+        fused=True if fused else None,
+        foreach=False if mixed else None,
     )
 
 

@@ -238,6 +238,10 @@ def whole(tensor: Tensor) -> Tensor:
     return full() if full else tensor
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    return hasattr(tensor, "full_tensor")
+
+
 def whole_tree(value: Any) -> Any:
     """`whole` of every tensor in nested dicts, lists and tuples."""
     if isinstance(value, Tensor):
@@ -302,7 +306,7 @@ def _move_rest(model: nn.Module, device: torch.device) -> None:
     """What is not sharded goes to the device as it is."""
     for module in model.modules():
         for parameter in module._parameters.values():
-            if parameter is not None and not hasattr(parameter, "full_tensor"):
+            if parameter is not None and not is_sharded(parameter):
                 parameter.data = parameter.data.to(device)
         for leaf, buffer in module._buffers.items():
             if buffer is not None:
