@@ -126,7 +126,7 @@ def test_it_is_said_once_and_remembered(examples, folder, services):
     hungry.room = 3
     train(hungry, examples, folder, services)
     assert hungry.seen[:1] == [6] and set(hungry.seen[1:]) == {3}
-    (said,) = [line for line in services.said if "memory" in line]
+    (said,) = [line for line in services.said if "does not fit into the memory" in line]
     assert "3 instead of 6 examples" in said
 
 

@@ -18,7 +18,7 @@ _MLP = ("intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim")
 class Family:
     """`full` lies on the meta device. `dtype` is the one the model is loaded in."""
 
-    def __init__(self, full: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, full: Any, dtype: torch.dtype) -> None:
         self.full = full
         self.dtype = dtype
         self.shape = ModelShape.of(full)
@@ -36,7 +36,7 @@ class Family:
         attention = getattr(self.config, "_attn_implementation", None) or "sdpa"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model: nn.Module = type(self.full)._from_config(config, attn_implementation=attention)  # type: ignore[attr-defined]
+            model: nn.Module = type(self.full)._from_config(config, attn_implementation=attention)
         return model.to(self.dtype).eval()
 
     def weight_bytes(self, names: Collection[str] | None = None) -> int:
