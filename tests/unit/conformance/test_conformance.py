@@ -18,5 +18,5 @@ def test_every_plugin_of_this_repository_is_put_to_the_kit():
         if point.name == "builtin":
             continue
         test = ROOT / "plugins" / point.name / "tests" / "test_conformance.py"
-        line = f'test_conformance = conformance.tests("{point.name}")'
+        line = f'test_conformance = conformance.tests("{point.name}"'
         assert test.is_file() and line in test.read_text(), f"write {test.relative_to(ROOT)} with: {line}"

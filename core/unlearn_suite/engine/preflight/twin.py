@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +22,7 @@ class Family:
         self.full = full
         self.dtype = dtype
         self.shape = ModelShape.of(full)
-        self.config = cast(Any, full).config
+        self.config = full.config
         self._set, widths = _plan(self.config.get_text_config())
         self.scale = Scale(widths)
         self.vocabulary = min(w.on(0) for w in widths if w.name == "vocabulary")
