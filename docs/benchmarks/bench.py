@@ -149,8 +149,12 @@ def run_plain(
     loss: Callable[[Plain, Mapping[str, Batch]], Tensor],
     block: int | None = None,
     freeze: bool = False,
+    prepare: Callable[[Plain, Mapping[str, RoleData]], None] = lambda plain, roles: None,
 ) -> None:
-    """Train `names` with plain AdamW. `freeze`: gradients are allocated for them only, else for all tensors."""
+    """Train `names` with plain AdamW. `freeze`: gradients are allocated for them only, else for all tensors.
+
+    `prepare` comes before the first step and is not timed. A loss without a gradient is only read.
+    """
     model, tokenizer = load(args)
     memory = PeakMemory(CPU)
     before = memory.peak() or 0
@@ -162,6 +166,7 @@ def run_plain(
     train = train_options(args)
     optimizer = torch.optim.AdamW(trained, lr=train.lr, weight_decay=0.0)
     roles = _roles(tokenizer, args)
+    prepare(plain, roles)
     clock = Clock()
     count = FlopCount()
     losses = []
@@ -169,9 +174,10 @@ def run_plain(
         batch = {role: data.batch(step, train.batch) for role, data in roles.items()}
         with count if step == train.steps - 1 else nullcontext():
             value = loss(plain, batch)
-            value.backward()
-            optimizer.step()
-            model.zero_grad()
+            if value.requires_grad:
+                value.backward()
+                optimizer.step()
+                model.zero_grad()
         losses.append(float(value.detach()))
         clock.tick()
     _tell(Measured(losses, *clock.per_step(), float(count.flops), memory.peak() or 0, before))
