@@ -16,10 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from bench import examples
 from logprob_step import LogProbs
 from logprob_step import Options as LogProbOptions
-from preflight import rmu
+from preflight import rmu, texts
 from transformers import AutoConfig
 
 from unlearn_suite import ModelShape, Requirements
@@ -43,10 +42,9 @@ def llama(width: int, blocks: int, mlp: int, heads: int, groups: int, tied: bool
 
 
 SHAPES = {
-    "Llama-3.2-1B": llama(2048, 16, 8192, 32, 8, True, head_dim=64),
     "Llama-3.2-3B": llama(3072, 28, 8192, 24, 8, True, head_dim=128),
-    "Qwen2.5-7B": llama(3584, 28, 18944, 28, 4, False, model_type="qwen2", vocab_size=152064),
     "Llama-3-8B": llama(4096, 32, 14336, 32, 8, False),
+    "Qwen2.5-14B": llama(5120, 48, 13824, 40, 8, False, model_type="qwen2", vocab_size=152064),
     "Qwen2.5-32B": llama(5120, 64, 27648, 40, 8, False, model_type="qwen2", vocab_size=152064),
     "Llama-3-70B": llama(8192, 80, 28672, 64, 8, False),
 }
@@ -82,8 +80,7 @@ METHODS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 def estimate(method: str, family: Family) -> StageEstimate:
     objective, options = METHODS[method]
     train = Train(steps=2, batch=1, length=LENGTH, save_every=100, **options)
-    texts = {role: items[:120] for role, items in examples(LENGTH // 2).items()}
-    found = estimate_stage(family, None, StagePlan(objective, train, ("forget", "retain"), texts))
+    found = estimate_stage(family, None, StagePlan(objective, train, ("forget", "retain"), texts(LENGTH)))
     if found.basis != "traced":
         print(f"{method}: {found.note}", file=sys.stderr)
     return found

@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench import CPU, MB, Quiet, conditions, examples, parser
+from bench import CPU, MB, Quiet, conditions, parser
 from logprob_step import LogProbs
 from logprob_step import Options as LogProbOptions
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -30,13 +32,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from unlearn_suite.engine.accounting import PeakMemory
 from unlearn_suite.engine.loop import StageJob, run_stage
 from unlearn_suite.engine.preflight import Family, StagePlan, estimate_stage
-from unlearn_suite.specs import Train
+from unlearn_suite.specs import Example, Train
 from unlearn_suite_knowledge.cosine_rmu.config import CosineRmuConfig
 from unlearn_suite_knowledge.cosine_rmu.objective import CosineRmu
 from unlearn_suite_toxicity.probe_directions.config import ProbeDirectionsConfig
 from unlearn_suite_toxicity.probe_directions.objective import ProbeDirections
 
 STEPS = 6
+ROLES = ("forget", "retain")
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def graddiff_kl() -> Any:
 
 CASES = [
     Case("cosine-rmu, no attack", rmu, 2, 128),
+    Case("cosine-rmu, no attack", rmu, 32, 32),
     Case("cosine-rmu, no attack", rmu, 8, 256),
     Case("cosine-rmu, no attack", rmu, 8, 256, {"micro_batch": 2}),
     Case("cosine-rmu, no attack", rmu, 8, 256, {"recompute": True}),
@@ -105,6 +109,13 @@ CASES = [
 ]
 
 
+def texts(length: int) -> dict[str, list[Example]]:
+    """64 examples per role of words in random order, each long enough to fill `length` tokens."""
+    text = resources.files("unlearn_suite.builtin").joinpath("data/general.txt").read_text(encoding="utf-8")
+    words, draw = text.split(), random.Random(0)
+    return {r: [Example(f"{r}-{i}", " ".join(draw.choices(words, k=2 * length))) for i in range(64)] for r in ROLES}
+
+
 def predict(args: argparse.Namespace, case: Case) -> dict[str, float]:
     """Without the weights."""
     config = AutoConfig.from_pretrained(args.model)
@@ -112,7 +123,7 @@ def predict(args: argparse.Namespace, case: Case) -> dict[str, float]:
         full = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     before = PeakMemory(CPU).peak() or 0
-    plan = StagePlan(case.objective, case.options, ("forget", "retain"), examples(case.length))
+    plan = StagePlan(case.objective, case.options, ROLES, texts(case.length))
     family = Family(full, case.dtype)
     found = estimate_stage(family, tokenizer, plan)
     peak = max(found.resident_bytes["setup"], found.resident_bytes["train"])
@@ -134,8 +145,8 @@ def measure(args: argparse.Namespace, case: Case) -> dict[str, float]:
             index=0,
             objective=case.objective(),
             train=case.options,
-            required_roles=("forget", "retain"),
-            examples=examples(case.length),
+            required_roles=ROLES,
+            examples=texts(case.length),
             seed=0,
             artifacts=Path(folder) / "artifacts",
             checkpoints=Path(folder) / "checkpoints",
@@ -151,7 +162,7 @@ def in_process(worker: str, index: int) -> dict[str, float]:
     command = [sys.executable, *sys.argv, "--case", str(index), "--worker", worker]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(done.stderr)
+        sys.exit(f"{worker} of row {index} ended with {done.returncode}\n{done.stderr}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 

@@ -14,7 +14,7 @@ import torch
 
 from ..keeping import keeping
 from ..loop import StageJob, next_batch, open_context, open_views
-from .work import BlockWork
+from .work import BlockWork, Work
 
 MOST = 256
 """steps that are skimmed; of a longer stage as many, evenly spread in runs of 16"""
@@ -25,11 +25,11 @@ _MOST_KINDS = 4
 @dataclass(frozen=True)
 class Kind:
     """Steps that run equally many blocks with autograd. `largest` is the one with the most work, `share` this kind's
-    part of all steps, `work` that of an average step of the kind (`BlockWork.positions`)."""
+    part of all steps, `work` that of an average step of the kind."""
 
     largest: int
     share: float
-    work: float
+    work: Work
 
 
 @dataclass(frozen=True)
@@ -52,25 +52,27 @@ def skim(model: torch.nn.Module, tokenizer: Any, job: StageJob) -> Skimmed:
     ctx.views.clear()
     kept = keeping(ctx, job.shelf, next(model.parameters()))
     ctx.views.keep(kept)
-    found: dict[int, list[tuple[float, int]]] = defaultdict(list)
+    found: dict[int, list[tuple[Work, int]]] = defaultdict(list)
     steps = _chosen(job.train.steps)
     for step in steps:
         batch = next_batch(ctx, job, step)
         work.reset()
         job.objective.step(batch)
         ctx.views.clear()
-        found[work.grad_calls].append((work.positions, -step))
+        found[work.grad_calls].append((work.done(), step))
     while len(found) > _MOST_KINDS:  # the lightest joins the one that is most like it
-        lightest = min(found, key=lambda calls: sum(w for w, _ in found[calls]))
+        lightest = min(found, key=lambda calls: sum(w.forward_passes for w, _ in found[calls]))
         members = found.pop(lightest)
         found[min(found, key=lambda calls: abs(calls - lightest))] += members
     kinds = [_kind(found[calls], len(steps)) for calls in sorted(found)]
     return Skimmed(tuple(kinds), kept.tokens_kept() if kept else {})
 
 
-def _kind(members: list[tuple[float, int]], steps: int) -> Kind:
+def _kind(members: list[tuple[Work, int]], steps: int) -> Kind:
     """The first of several steps with the most work."""
-    return Kind(-max(members)[1], len(members) / steps, sum(w for w, _ in members) / len(members))
+    _, largest = max(members, key=lambda member: (member[0].forward_passes, -member[1]))
+    mean = Work(*(sum(getattr(w, part) for w, _ in members) / len(members) for part in ("grad", "still")))
+    return Kind(largest, len(members) / steps, mean)
 
 
 def _chosen(steps: int) -> list[int]:

@@ -27,7 +27,7 @@ from .record import Measured, Recorder, Tape, TwinsDiffer, play
 from .skim import Kind, Skimmed, skim
 from .stand_in import Declared, FoldedTokenizer, Sampled, TwinServices
 from .twin import Family
-from .work import BlockWork
+from .work import BlockWork, Work
 
 CPU = torch.device("cpu")
 
@@ -99,7 +99,7 @@ class _Run:
     state: list[int]
     sampled: tuple[Sampled, ...]
     needs: Requirements
-    work: dict[str, float]
+    work: dict[str, Work]
 
 
 class _Traced:
@@ -145,13 +145,25 @@ class _Traced:
             doubtful=measured.doubtful,
         )
 
-    def _flops(self, kinds: Sequence[Kind], measured: Measured, work: Mapping[str, float]) -> float:
-        """The steps of a kind cost what the traced one does, in proportion to the work of the blocks."""
-        return sum(
-            measured.flops.get(name, 0.0) * kind.share * self.plan.train.steps * kind.work / max(work[name], 1.0)
-            for kind in kinds
-            for name in [f"step {kind.largest}"]
-        )
+    def _flops(self, kinds: Sequence[Kind], measured: Measured, work: Mapping[str, Work]) -> float:
+        """Of each kind one step was traced: its other steps cost as much by position with autograd and without."""
+        total = 0.0
+        for kind in kinds:
+            name = f"step {kind.largest}"
+            flops, did = measured.flops.get(name, 0.0), work[name]
+            still = self._still_cost(kinds[0], measured, work) or flops / max(did.forward_passes, 1.0)
+            grad = (flops - still * did.still) / max(did.grad, 1.0)
+            total += kind.share * self.plan.train.steps * (grad * kind.work.grad + still * kind.work.still)
+        return total
+
+    def _still_cost(self, first: Kind, measured: Measured, work: Mapping[str, Work]) -> float:
+        """FLOPs of a position without autograd; 0 where it cannot be told. The first step is traced twice, and what
+        is kept of the base model is computed only the first time."""
+        names = ("first step", f"step {first.largest}")
+        (once, then), (did_once, did_then) = ([found.get(n) for n in names] for found in (measured.flops, work))
+        if once is None or then is None or did_once is None or did_then is None or did_once.grad != did_then.grad:
+            return 0.0
+        return (once - then) / max(did_once.still - did_then.still, 1.0)
 
     def _kept_bytes(self, skimmed: Skimmed) -> int:
         wide = self.family.shape.hidden_size * self.family.dtype.itemsize
@@ -182,7 +194,7 @@ class _Traced:
                     watch.before(step)
                     step_that_fits(ctx, job.objective, batch)
                     ctx.views.clear()
-                    done[name] = work.positions
+                    done[name] = work.done()
                     watch.after(step)
                 del batch
                 gc.collect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,24 +13,43 @@ _BACKWARD = 2
 """a block's backward pass against its forward pass, about"""
 
 
+@dataclass(frozen=True)
+class Work:
+    """Positions (B x T, summed over blocks) that went through blocks with autograd, and without."""
+
+    grad: float
+    still: float
+
+    @property
+    def forward_passes(self) -> float:
+        """All of it in positions of a forward pass, about."""
+        return self.still + (1 + _BACKWARD) * self.grad
+
+
 class BlockWork:
     """Counts what the blocks of a model do from now on. Hollow blocks compute nothing: each hands on its input, and
     every parameter that wants a gradient gets one (zero)."""
 
     def __init__(self, blocks: Sequence[nn.Module], *, hollow: bool = False) -> None:
-        self.grad_calls = 0
-        self.positions = 0.0
+        self.reset()
         for block in blocks:
             original = block.forward
             block.forward = self._hollow(block, original) if hollow else self._counted(original)
 
     def reset(self) -> None:
-        self.grad_calls, self.positions = 0, 0.0
+        """Begin at nothing."""
+        self.grad_calls = self._grad = self._still = 0
+
+    def done(self) -> Work:
+        """Since the last `reset`."""
+        return Work(self._grad, self._still)
 
     def _note(self, h: Tensor) -> None:
         grad = torch.is_grad_enabled()
         self.grad_calls += grad
-        self.positions += h.shape[0] * h.shape[1] * (1 + _BACKWARD * grad)
+        positions = h.shape[0] * h.shape[1]
+        self._grad += positions * grad
+        self._still += positions * (not grad)
 
     def _counted(self, original: Any) -> Any:
         def forward(h: Tensor, *args: Any, **kwargs: Any) -> Any:
