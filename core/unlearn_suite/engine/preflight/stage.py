@@ -159,11 +159,10 @@ class _Traced:
     def _still_cost(self, first: Kind, measured: Measured, work: Mapping[str, Work]) -> float:
         """FLOPs of a position without autograd; 0 where it cannot be told. The first step is traced twice, and what
         is kept of the base model is computed only the first time."""
-        names = ("first step", f"step {first.largest}")
-        (once, then), (did_once, did_then) = ([found.get(n) for n in names] for found in (measured.flops, work))
-        if once is None or then is None or did_once is None or did_then is None or did_once.grad != did_then.grad:
+        one, other = "first step", f"step {first.largest}"
+        if not {one, other} <= measured.flops.keys() & work.keys() or work[one].grad != work[other].grad:
             return 0.0
-        return (once - then) / max(did_once.still - did_then.still, 1.0)
+        return (measured.flops[one] - measured.flops[other]) / max(work[one].still - work[other].still, 1.0)
 
     def _kept_bytes(self, skimmed: Skimmed) -> int:
         wide = self.family.shape.hidden_size * self.family.dtype.itemsize
