@@ -24,7 +24,7 @@ COMMAND = re.compile(r"^(\$ |unlearn-suite |python |pip |pytest|lm_eval |cd |eva
 
 NOT_RUN = {
     "unlearn-suite run docs/plans/quickstart.yaml": "downloads a model, and takes minutes",
-    "unlearn-suite run plan.yaml --plugin ./my_objective.py": "the README's; tests/docs/test_readme.py runs it",
+    "unlearn-suite run plan.yaml --plugin ./my_objective.py": "tests/docs/test_readme.py runs it",
     "unlearn-suite plugins check --plugin fade.py": "all checks take a minute; tests/unit/conformance runs them",
     "unlearn-suite plugins check --plugin my_objective.py": "the same",
     "unlearn-suite plugins check unlearn-suite-calm": "the plugin is an example",

@@ -19,7 +19,7 @@ class Selected(Batch):
     chosen: Tensor
 
     def mask(self, over: str) -> Tensor:
-        return self.chosen
+        return self.chosen if self.counted else torch.zeros_like(self.chosen)
 
 
 def everywhere(batch: Batch) -> Selected:
