@@ -23,6 +23,13 @@ BLOCK = re.compile(r"(?:^<!-- file: (?P<file>\S+) -->\n)?^```(?P<language>\w*)\n
 COMMAND = re.compile(r"^(\$ |unlearn-suite |python |pip |pytest|lm_eval |cd |eval )")
 
 NOT_RUN = {
+    "unlearn-suite run plans/smoke.yaml": "a new plugin's plan; tests/packaging runs it",
+    'python -c "from unlearn_suite.testing.tiny import save_tiny*': "makes a model for commands that are not run",
+    "python docs/benchmarks/*": "measures; takes minutes",
+    "unlearn-suite run plan.yaml --dry-run --estimate": "tests/unit/test_estimate.py runs it",
+    "unlearn-suite plan check plan.yaml --estimate": "the same",
+    "unlearn-suite plugins check --plugin docs/examples/*": "tests/docs/test_examples_conformance.py runs it",
+    "unlearn-suite run plan.yaml --plugin docs/examples/*": "tests/docs/test_examples.py runs it",
     "unlearn-suite run docs/plans/quickstart.yaml": "downloads a model, and takes minutes",
     "unlearn-suite run plan.yaml --plugin ./my_objective.py": "tests/docs/test_readme.py runs it",
     "unlearn-suite plugins check --plugin fade.py": "all checks take a minute; tests/unit/conformance runs them",
