@@ -118,7 +118,7 @@ class Train(Config):
     """adamw8bit = its two moments in 8 bits (needs the extra `lowbit`): a quarter of the memory, not the same result"""
     compile: bool = False
     """torch.compile the trained part of the model: the same equations in other kernels, so equal to rounding only, also
-    after a resume; pays on GPUs in long stages"""
+    after a resume"""
     save_every: int = Field(25, ge=1)
     """steps between checkpoints inside the stage"""
     diagnostics: Diagnostics | None = None
