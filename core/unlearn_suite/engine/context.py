@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..errors import TrainingError
+from ..errors import PlanError, TrainingError
 from ..specs import Example, Train
 from .adversary import Adversary
 from .batch import Batch, RoleData, encode
@@ -118,6 +118,15 @@ class StageContext:
     def total(self, value: Tensor | float) -> float:
         """A number of this process's share of a batch (a mean by `Batch.mean`, say) -> that of the whole batch."""
         return self.processes.total([float(value)])[0]
+
+    def require_whole_batches(self, what: str) -> None:
+        """Raise `PlanError` where batches are cut, into micro-batches or over devices. `what` has to see all rows."""
+        if self.train.micro_batch is not None or self.processes.size > 1:
+            raise PlanError(
+                f"{what} compares the examples of a whole batch, which micro_batch and compute.devices cut",
+                code="whole-batches",
+                hint="leave both out",
+            )
 
     def encode(self, role: str, examples: Sequence[Example]) -> RoleData:
         """Examples as a role of their own, cut and ordered as the stage's are."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from unlearn_suite import Batch, Loss, LossObjective, ModelShape, PlanError, Requirements, Scalars, StageContext
+from unlearn_suite import Batch, Loss, LossObjective, ModelShape, Requirements, Scalars, StageContext
 
 from .config import CosineRmuConfig
 from .meta import MetaGradient
@@ -38,12 +38,8 @@ class CosineRmu(LossObjective[CosineRmuConfig]):
 
     def setup(self, ctx: StageContext) -> None:
         super().setup(ctx)
-        if self.config.forget_form == "diverse" and (ctx.train.micro_batch is not None or ctx.processes.size > 1):
-            raise PlanError(
-                "forget_form: diverse compares the texts of a whole batch, which micro_batch and several devices cut",
-                code="micro-batch",
-                hint="leave micro_batch and compute.devices out, or use another form",
-            )
+        if self.config.forget_form == "diverse":
+            ctx.require_whole_batches("forget_form: diverse")
         block = self._block(ctx.shape)
         self.targets = make_targets(ctx, self.config, block)
         self.terms = Terms(ctx, self.config, block, self.targets)
