@@ -119,13 +119,13 @@ class StageContext:
         """A number of this process's share of a batch (a mean by `Batch.mean`, say) -> that of the whole batch."""
         return self.processes.total([float(value)])[0]
 
-    def require_whole_batches(self, what: str) -> None:
-        """Raise `PlanError` where batches are cut, into micro-batches or over devices. `what` has to see all rows."""
-        if self.train.micro_batch is not None or self.processes.size > 1:
+    def require_one_device(self, why: str) -> None:
+        """Raise `PlanError` on several devices. `why`: "repnoise compares the examples of a batch", say."""
+        if self.processes.size > 1:
             raise PlanError(
-                f"{what} compares the examples of a whole batch, which micro_batch and compute.devices cut",
-                code="whole-batches",
-                hint="leave both out",
+                f"{why}, which several devices cut",
+                code="needs-one-device",
+                hint="set compute.devices to 1",
             )
 
     def encode(self, role: str, examples: Sequence[Example]) -> RoleData:
