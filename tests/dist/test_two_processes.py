@@ -44,6 +44,8 @@ MANY = {
     "retain": [Example(f"r{i}", f"we like tea {i * 7} times", unit=f"r{i}") for i in range(24)],
 }
 ALL = (r".*",)
+# the gradient of the keys' biases is 0 but for rounding, which AdamW would make a whole step of
+ALL_BUT_KEY_BIAS = (r"(?!.*c_attn\.bias).*",)
 
 
 def own(use: str, **fields) -> StageCase:
@@ -66,7 +68,7 @@ EQUAL = {
         "probe-directions", MANY, {"blocks": (1,), "loss": "counterfactual"}, SHORT, arch="gemma3"
     ),
     "ratio, all tensors": own("ratio", train={**SHORT, "batch": 3, "recompute": True}, train_these=ALL),
-    "ratio, all tensors, tied, one row": own("ratio", train={**SHORT, "batch": 1}, train_these=ALL, arch="gpt2"),
+    "ratio, all tensors, tied, one row": own("ratio", train={**SHORT, "batch": 1}, train_these=ALL_BUT_KEY_BIAS, arch="gpt2"),
     "logits": own("logits", train=SHORT, arch="gemma2"),
     "own step, all weights attacked": replace(
         own("own-step", train={**SHORT, "micro_batch": 2}, arch="gpt_neox"), options={"moves": "all"}

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..errors import TrainingError
+from ..errors import PlanError, TrainingError
 from ..specs import Example, Train
 from .adversary import Adversary
 from .batch import Batch, RoleData, encode
@@ -118,6 +118,15 @@ class StageContext:
     def total(self, value: Tensor | float) -> float:
         """A number of this process's share of a batch (a mean by `Batch.mean`, say) -> that of the whole batch."""
         return self.processes.total([float(value)])[0]
+
+    def require_one_device(self, why: str) -> None:
+        """Raise `PlanError` on several devices. `why`: "repnoise compares the examples of a batch", say."""
+        if self.processes.size > 1:
+            raise PlanError(
+                f"{why}, which several devices cut",
+                code="needs-one-device",
+                hint="set compute.devices to 1",
+            )
 
     def encode(self, role: str, examples: Sequence[Example]) -> RoleData:
         """Examples as a role of their own, cut and ordered as the stage's are."""

@@ -123,16 +123,20 @@ def guarded(guard: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
         yield
 
 
+_NEED_ONE_DEVICE = ("mixed torch.Tensor and DTensor", "out of bounds for storage of size 0")
+"""what torch says of a whole tensor beside a shard, and of a gathered weight that has been given back"""
+
+
 @contextmanager
 def _shards_alone() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "mixed torch.Tensor and DTensor" not in str(error):
+        if not any(words in str(error) for words in _NEED_ONE_DEVICE):
             raise
         raise PlanError(
-            "the objective, as it is set, computes with sharded and whole tensors together: it needs one device",
-            code="mixed-tensors",
+            "the objective, as it is set, works on whole weights by hand, which are spread over devices: it needs one",
+            code="needs-one-device",
             hint="set compute.devices to 1 (its author finds the rules in docs/how-to/several-devices.md)",
         ) from error
 

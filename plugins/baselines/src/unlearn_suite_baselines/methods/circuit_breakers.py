@@ -72,6 +72,10 @@ class OrthCircuitBreakers(Rerouting[OrthCircuitBreakersConfig]):
 
     depths = (1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6)
 
+    def setup(self, ctx: StageContext) -> None:
+        super().setup(ctx)
+        ctx.require_one_device("orth-circuit-breakers compares the examples of a batch")
+
     def loss(self, batch: Mapping[str, Batch]) -> Loss:
         s = self.ctx.step_index / self.ctx.train.steps
         f, c = batch["forget"], self.config

@@ -48,7 +48,9 @@ class Mudman(Objective[MudmanConfig]):
         agree = {name: self.average[name].sign() == g.sign() for name, g in gradient.items()}
         masked = {name: g * agree[name] for name, g in gradient.items()}
         self._move(masked, c.unlearning_rate * self.first_norm / max(norm, 1e-12))
-        kept = sum(int(a.sum()) for a in agree.values()) / sum(a.numel() for a in agree.values())
+        # the squared norm of zeros and ones is their number, on any number of devices
+        kept = float(ctx.global_norm([a.double() for a in agree.values()])) ** 2
+        kept /= sum(a.numel() for a in agree.values())
         return {"loss": unlearn, "retain": retain, "relearn": relearn, "grad_norm": norm, "agree": kept}
 
     def _gradient(self, loss: Callable[[Mapping[str, Batch]], Loss], batch: Mapping[str, Batch]) -> tuple[float, Named]:

@@ -31,7 +31,7 @@ class Pdu(ForgetRetain[PduConfig]):
         if self.config.retain == "kl":
             return 0.0
         batches = [self.ctx.draw("retain", step) for step in range(SETUP_BATCHES)]
-        return sum(float(nll(self.ctx.reference, batch)) for batch in batches) / len(batches)
+        return sum(self.ctx.total(nll(self.ctx.reference, batch)) for batch in batches) / len(batches)
 
     def forget(self, batch: Batch) -> Tensor:
         if not self.config.legacy:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from unlearn_suite import Batch, Loss, LossObjective, ModelShape, Requirements
+from unlearn_suite import Batch, Loss, LossObjective, ModelShape, Requirements, StageContext
 
 from ..cards.repnoise import RepNoiseConfig
 from .base import nll
@@ -22,6 +22,10 @@ class RepNoise(LossObjective[RepNoiseConfig]):
 
     def requirements(self, shape: ModelShape) -> Requirements:
         return Requirements(chosen(shape, self.config), reads=shape.n_blocks - 1, logits=True, reference=False)
+
+    def setup(self, ctx: StageContext) -> None:
+        super().setup(ctx)
+        ctx.require_one_device("repnoise compares the examples of a batch")
 
     def loss(self, batch: Mapping[str, Batch]) -> Loss:
         f, policy, last = batch["forget"], self.ctx.policy, self.ctx.shape.n_blocks - 1

@@ -38,12 +38,14 @@ class CosineRmu(LossObjective[CosineRmuConfig]):
 
     def setup(self, ctx: StageContext) -> None:
         super().setup(ctx)
-        if self.config.forget_form == "diverse" and (ctx.train.micro_batch is not None or ctx.processes.size > 1):
-            raise PlanError(
-                "forget_form: diverse compares the texts of a whole batch, which micro_batch and several devices cut",
-                code="micro-batch",
-                hint="leave micro_batch and compute.devices out, or use another form",
-            )
+        if self.config.forget_form == "diverse":
+            ctx.require_one_device("forget_form: diverse compares the texts of a batch")
+            if ctx.train.micro_batch is not None:
+                raise PlanError(
+                    "forget_form: diverse compares the texts of a whole batch, which micro_batch cuts",
+                    code="micro-batch",
+                    hint="leave micro_batch out, or use another form",
+                )
         block = self._block(ctx.shape)
         self.targets = make_targets(ctx, self.config, block)
         self.terms = Terms(ctx, self.config, block, self.targets)
