@@ -32,6 +32,7 @@ class SalUn(LossObjective[Options]):
 
     def setup(self, ctx):
         super().setup(ctx)
+        ctx.require_one_device("gamma ranks all weights together")
         tokens = torch.arange(ctx.shape.vocab_size)
         shift = torch.randint(1, len(tokens), tokens.shape, generator=ctx.generator)
         self.wrong = ((tokens + shift) % len(tokens)).to(ctx.device)  # [V]: y' of each y

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -136,6 +137,20 @@ class StageContext:
     def set_role(self, role: str, examples: Sequence[Example]) -> None:
         """Draw this role's batches from other examples (in `setup`, the same on every call)."""
         self.roles[role] = self.encode(role, examples)
+
+    def split_role(self, role: str, first: str, second: str) -> None:
+        """Draw the roles `first` and `second` from disjoint halves of `role`, by unit, fixed by hash: what a simulated
+        attacker trains on, and what is measured after it. When a half would be empty both get all, with a warning."""
+        halves: tuple[list[Example], list[Example]] = ([], [])
+        examples = [e.example for e in self.roles[role].encoded]
+        for example in examples:
+            digest = hashlib.sha256((example.unit or example.id).encode()).digest()
+            halves[digest[0] % 2].append(example)
+        if not all(halves):
+            halves = (examples, examples)
+            self.services.warn(f"too few units of {role!r} to split: {first!r} and {second!r} have the same texts")
+        self.set_role(first, halves[0])
+        self.set_role(second, halves[1])
 
     def draw(self, role: str, step: int, size: int | None = None) -> Batch:
         """This process's share of the batch of `role` at a step; the batch is a pure function of (seed, role, step)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch import Tensor, distributed
+from torch import Tensor
 
 from .kept import Kept
 from .shelf import Shelf
@@ -20,9 +20,8 @@ def keeping(ctx: StageContext, shelf: Shelf, like: Tensor) -> Kept | None:
     run the model together, and each would need other chunks at other times.
     """
     train = ctx.train
-    several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
     roles = [data for data in ctx.roles.values() if train.steps * train.batch > len(data)]
-    if train.keep == "off" or several or not roles:
+    if train.keep == "off" or ctx.processes.size > 1 or not roles:
         return None
     return Kept(
         roles,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import hmean
 
 from .judge import ValueInfo
 from .stats import Array, Estimate, interval
@@ -64,12 +65,12 @@ def _score(problem: ProblemSummary, arm: str) -> ArmScore | None:
         return None
     columns = [([t.point for t in terms], np.stack([t.values for t in terms])) for terms in (forget, keep)]
     (f_points, f_draws), (r_points, r_draws) = columns
-    f, r = float(np.mean(f_points)), float(harmonic(np.array(r_points)))
-    f_all, r_all = f_draws.mean(axis=0), harmonic(r_draws)
+    f, r = float(np.mean(f_points)), float(hmean(r_points))
+    f_all, r_all = f_draws.mean(axis=0), hmean(r_draws)
     estimates = [
         interval(f, f_all),
         interval(r, r_all),
-        interval(float(harmonic(np.array([f, r]))), harmonic(np.stack([f_all, r_all]))),
+        interval(float(hmean([f, r])), hmean(np.stack([f_all, r_all]))),
     ]
     if any(e is None for e in estimates):
         return None
@@ -153,13 +154,6 @@ def floor_of(info: ValueInfo) -> float:
     if info.chance is not None:
         return info.chance
     return info.lowest if info.lowest is not None else 0.0
-
-
-def harmonic(values: Array) -> Array:
-    """Harmonic mean over the first axis; 0 where any value is 0."""
-    with np.errstate(divide="ignore"):
-        found: Array = len(values) / (1.0 / values).sum(axis=0)
-    return found
 
 
 def dominated(scores: Sequence[ArmScore], one: ArmScore) -> bool:

@@ -22,10 +22,9 @@ from typing import Any
 
 from ..errors import SuiteError
 from ..specs import Example, ObjectiveSpec, Train
+from .costs import is_cost
 
 Json = dict[str, Any]
-_COSTS = ("_seconds", "_flops_share")
-"""scalars of a step that tell what it cost: each process's own"""
 
 
 @dataclass(frozen=True)
@@ -60,12 +59,13 @@ class StageCase:
 class StageOutcome:
     """`weights`: all parameters after the stage, on the CPU; `rows`: the scalars of each step, and the closing ones.
 
-    `error`: what the stage ended with instead; there are no weights then.
+    `error`: what the stage ended with instead, `code` its code; there are no weights then.
     """
 
     weights: Mapping[str, Any]
     rows: Sequence[Mapping[str, float]]
     error: str = ""
+    code: str = ""
 
 
 def run_cases(cases: Sequence[StageCase]) -> list[StageOutcome]:
@@ -102,7 +102,7 @@ def _run(case: StageCase) -> StageOutcome:
         try:
             result = run_stage(model, tiny_tokenizer(), job)
         except SuiteError as error:
-            return StageOutcome({}, rows, str(error))
+            return StageOutcome({}, rows, str(error), error.code)
     weights = {n: p.detach().cpu().clone() for n, p in model.named_parameters()}
     return StageOutcome(weights, [*rows, result.closing])
 
@@ -112,7 +112,11 @@ def check_processes(cases: Sequence[StageCase], processes: int = 2) -> None:
 
     A case that ends with an error, or changes no weight, fails as well: it would compare nothing.
     """
-    many = on_processes(run_cases, processes, list(cases))
+    compare(cases, on_processes(run_cases, processes, list(cases)))
+
+
+def compare(cases: Sequence[StageCase], many: Sequence[Sequence[StageOutcome]]) -> None:
+    """Raise AssertionError unless one process gives what each of `many` has given."""
     for index, case in enumerate(cases):
         (alone,) = run_cases([case])
         assert_trained(case, alone)
@@ -125,7 +129,7 @@ def assert_same(one: StageOutcome, other: StageOutcome, name: str, tolerance: fl
     assert one.error == other.error, f"{name}: {other.error or 'no error'} against {one.error or 'no error'}"
     assert len(one.rows) == len(other.rows), f"{name}: {len(one.rows)} rows of scalars against {len(other.rows)}"
     for step, rows in enumerate(zip(one.rows, other.rows, strict=True)):
-        a, b = ({k: x for k, x in row.items() if not k.endswith(_COSTS)} for row in rows)
+        a, b = ({k: x for k, x in row.items() if not is_cost(k)} for row in rows)
         assert list(a) == list(b), f"{name}: other scalars at step {step}: {sorted(set(a) ^ set(b))}"
         for key, x in a.items():
             off = abs(x - b[key]) / max(1.0, abs(x))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine import checkpoint, patch
-from ..engine.distributed import here
+from ..engine.distributed import here, launched
 from ..engine.loop import StageJob, run_stage
 from ..engine.needs import needed_parameters, with_watchers
 from ..engine.objective import Objective, Scalars
@@ -100,8 +99,7 @@ def _apply(path: Path, loaded: LoadedModel, progress: Progress) -> None:
 
 def first_needs(cell: Cell, cell_dir: CellDir, catalog: Catalog) -> Choose | None:
     """What the first stage that is to be run needs of the model; None when there is none, or none that runs alone."""
-    several_processes = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if not cell.stages or cell_dir.patch_path.exists() or several_processes:
+    if not cell.stages or cell_dir.patch_path.exists() or launched() > 1:
         return None
     return _stage_needs(cell, _first_stage(cell, cell_dir), catalog)
 

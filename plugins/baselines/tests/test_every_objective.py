@@ -10,6 +10,7 @@ import torch
 from unlearn_suite.engine.shape import ModelShape
 from unlearn_suite.plugins import load_target
 from unlearn_suite.specs import Train
+from unlearn_suite.testing.costs import is_cost
 from unlearn_suite.testing.tiny import tiny_model
 from unlearn_suite_baselines.cards import CARDS
 
@@ -51,7 +52,7 @@ def test_it_changes_only_what_it_declares_and_resumes_to_the_same_bits(name, run
 
 def without_times(rows: list[dict[str, float]]) -> list[dict[str, float]]:
     """What an attack cost is told among a step's scalars."""
-    return [{key: value for key, value in row.items() if not key.startswith("attack_")} for row in rows]
+    return [{key: value for key, value in row.items() if not is_cost(key)} for row in rows]
 
 
 @pytest.mark.parametrize("name", [n for n in SPECS if n not in ("abliteration", "gloss", "iti")])

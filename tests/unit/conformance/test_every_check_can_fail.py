@@ -75,6 +75,7 @@ BROKEN: dict[str, list[tuple[str, tuple[Change, ...]]]] = {
         ("when the stage is over", (("        self.count = 0", "        RUNS.append(torch.ones(3))"),)),
     ],
     "OBJ-MICRO": [("micro-batches of", (forget("forget = losses.cosine(h, self.u).mean()"),))],
+    "OBJ-PROCESSES": [("process 0", (forget("forget = forget * len(f.examples)"),))],
     "OBJ-GRADIENT": [("the gradient says", (forget("forget = forget * forget.detach()"),))],
     "OBJ-READS": [
         ("declares reads=0", (("reads=1", "reads=0"),)),
@@ -135,7 +136,7 @@ def last_logit(model, examples, example):
 
 
 def test_every_check_is_broken_here():
-    assert set(BROKEN) | OF_DISTRIBUTIONS | {"OBJ-PROCESSES"} == set(CHECKS)
+    assert set(BROKEN) | OF_DISTRIBUTIONS == set(CHECKS)
 
 
 @pytest.mark.parametrize(("identity", "told", "changes"), CASES, ids=[f"{i}-{n}" for n, (i, *_) in enumerate(CASES)])
@@ -151,7 +152,7 @@ def test_the_good_plugin_passes(checked: Checked):
     wrong = [f"{result.id} {result.subject}: {result.message}" for result in results if not result.ok]
     assert not wrong
     reasons = {result.id for result in results if result.outcome == "skipped"}
-    assert reasons <= {"LOAD-LIGHT", "LOAD-FAST", "LOAD-BOUND", "LOAD-META", "OBJ-PROCESSES"}
+    assert reasons <= {"LOAD-LIGHT", "LOAD-FAST", "LOAD-BOUND", "LOAD-META"}
 
 
 PLAIN = """\

@@ -12,7 +12,7 @@ import pytest
 from unlearn_suite.report import write_report, write_summary
 from unlearn_suite.report.front import front
 from unlearn_suite.report.judge import ValueInfo
-from unlearn_suite.report.scores import _rule, dominated, harmonic
+from unlearn_suite.report.scores import _rule, dominated
 from unlearn_suite.store import CellDir, RunDir
 
 EXAM = {"summary": "", "better": "higher", "lowest": 0, "highest": 1, "chance": 0.25, "aggregate": "mean"}
@@ -138,10 +138,6 @@ def test_terms(want, fields, before, after, expected):
     _, share = _rule(want, ValueInfo("v", **fields))
     assert float(share(np.array(before), np.array(after))) == pytest.approx(expected)
     assert _rule("higher", ValueInfo("v")) is None
-
-
-def test_the_harmonic_mean_is_zero_where_anything_is():
-    np.testing.assert_allclose(harmonic(np.array([[0.5, 0.0], [1.0, 1.0]])), [2 / 3, 0.0])
 
 
 def test_a_sweep_is_drawn_as_a_front(tmp_path, read_page):

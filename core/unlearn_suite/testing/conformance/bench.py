@@ -23,6 +23,7 @@ from ...evaluate.model import EvalModel
 from ...evaluate.text import text_statistics
 from ...plan.text import Node
 from ...specs import Example, Train
+from ..distributed import StageCase
 from ..tiny import tiny_model, tiny_tokenizer
 from .subject import Subject
 
@@ -81,6 +82,20 @@ class Bench:
         told = self.case.under("train")
         own = dict(self.subject.spec.train) | DEFAULT_TRAIN | (told.plain() if told else {})
         return Train(**{**own, **changes})
+
+    def stage_case(self) -> StageCase:
+        """The same stage as plain data, for other processes."""
+        model = dict(self.model_words)
+        assert self.subject.entry is not None
+        return StageCase(
+            use=self.subject.entry.qualified,
+            examples=self.examples,
+            options=self.subject.options(self.case).model_dump(),
+            train=self.train().model_dump(),
+            arch=model.pop("arch", "llama"),
+            model=model,
+            plugins=self.subject.files,
+        )
 
     def run(
         self,

@@ -8,15 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..costs import is_cost
 from .check import CheckFailed, Skipped, check
 from .subject import Subject
 
 if TYPE_CHECKING:
     from .bench import Bench, Run
-
-
-COSTS = {"seconds", "flops"}
-"""words in the names of scalars that tell what a step cost, which is no result of it"""
 
 
 def _each(subject: Subject) -> Iterator[Bench]:
@@ -30,7 +27,7 @@ def _differences(one: Run, other: Run) -> str:
     import torch
 
     for step, (row, row_other) in enumerate(zip(one.rows, other.rows, strict=True)):
-        names = [n for n in {*row, *row_other} if not COSTS & set(n.split("_")) and row.get(n) != row_other.get(n)]
+        names = [n for n in {*row, *row_other} if not is_cost(n) and row.get(n) != row_other.get(n)]
         if names:
             return f"scalar {sorted(names)[0]!r} of step {step}"
     if one.closing != other.closing:
@@ -175,7 +172,17 @@ def _new_tensors(bench: Bench) -> tuple[list[int], int]:
 
 @check("OBJ-PROCESSES", "objective", "two processes give what one gives")
 def two_processes_equal_one(subject: Subject) -> None:
-    raise Skipped("this version cannot run a stage in several processes")
+    from ..distributed import compare, on_processes, run_cases
+
+    cases = [bench.stage_case() for bench in _each(subject)]
+    many = on_processes(run_cases, 2, cases)
+    for outcome in many[0]:
+        if outcome.code == "needs-one-device":
+            raise Skipped(outcome.error)
+    try:
+        compare(cases, many)
+    except AssertionError as error:
+        raise CheckFailed(str(error)) from error
 
 
 # The checks of gradients and of the declared requirements are files of their own; they stand in the list after these.

@@ -13,7 +13,6 @@ from unlearn_suite import Batch, Loss, ModelShape, Objective, Requirements, Scal
 from ..cards.tar import TarConfig
 from .base import nll
 from .circuit_breakers import average
-from .halves import split_forget
 from .random_mapping import TokenVectors, mapped
 from .trained import chosen
 
@@ -30,7 +29,7 @@ class Tar(Objective[TarConfig]):
     def setup(self, ctx: StageContext) -> None:
         super().setup(ctx)
         self.vectors = TokenVectors(ctx.shape.hidden_size, ctx.seed)
-        split_forget(ctx, "tar-attack", "tar-held-out")
+        ctx.split_role("forget", "tar-attack", "tar-held-out")
 
     def step(self, batch: Mapping[str, Batch]) -> Scalars:
         if self.ctx.step_index < self.config.mapping * self.ctx.train.steps:

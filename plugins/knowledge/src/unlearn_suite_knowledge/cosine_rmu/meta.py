@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unlearn_suite import Batch, Example, Scalars, StageContext
+from unlearn_suite import Batch, Scalars, StageContext
 
 from .bite import Bite
 from .config import CosineRmuConfig
@@ -27,7 +26,7 @@ class MetaGradient:
         self.ctx, self.config, self.terms = ctx, config, terms
         self.bite = Bite(ctx, config, terms)
         if config.kinds - {"weight"}:
-            self._split_forget()
+            self.ctx.split_role("forget", "meta-attack", "meta-forget")
 
     def add(self, batch: Mapping[str, Batch], retain_weight: float) -> Scalars:
         """The meta-gradients of this step, if it has any; what they found. `retain_weight`: a."""
@@ -133,19 +132,6 @@ class MetaGradient:
 
     def _uniform(self) -> float:
         return float(torch.rand((), generator=self.ctx.generator))
-
-    def _split_forget(self) -> None:
-        """Disjoint halves of the forget set, by unit: the simulated attacker's text and the meta loss's text."""
-        examples = [e.example for e in self.ctx.roles["forget"].encoded]
-        halves: tuple[list[Example], list[Example]] = ([], [])
-        for example in examples:
-            digest = hashlib.sha256((example.unit or example.id).encode()).digest()
-            halves[digest[0] % 2].append(example)
-        if not all(halves):
-            halves = (examples, examples)
-            self.ctx.services.warn("cosine-rmu: too few forget units to split; the attacker trains on the meta text")
-        self.ctx.set_role("meta-attack", halves[0])
-        self.ctx.set_role("meta-forget", halves[1])
 
     def state_dict(self) -> dict[str, Any]:
         return self.bite.state_dict()
