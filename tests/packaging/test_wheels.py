@@ -78,6 +78,7 @@ def wheels(tmp_path_factory) -> dict[str, Path]:
     sources = {
         "suite": ROOT,
         "baselines": ROOT / "plugins/baselines",
+        "benchmarks": ROOT / "plugins/benchmarks",
         "knowledge": ROOT / "plugins/knowledge",
         "toxicity": ROOT / "plugins/toxicity",
         "hush": Path(__file__).parent / "hush",
