@@ -152,7 +152,12 @@ class ValueSpec:
     """What one number of a metric's rows means, and how rows become one number.
 
     `aggregate`: "mean" = weighted mean over rows; "exp-mean" = exp of the weighted mean (perplexity from
-    mean NLL per token weighted by token counts).
+    mean NLL per token weighted by token counts); "auc" = the probability that a row of the group "non-member" has a
+    larger value than one of the group "member" (ties count half; rows of other groups do not count).
+
+    `versus` makes a value that no row has: the report computes it from the rows' value `of`, relative to those of the
+    arm called `oracle`. "ks" = log10 of the p-value of a two-sample Kolmogorov-Smirnov test over the rows; "privleak" =
+    100 (A_oracle - A) / (1 - A_oracle) with A the "auc" of `of`.
     """
 
     summary: str
@@ -162,7 +167,9 @@ class ValueSpec:
     chance: float | None = None
     lowest: float | None = None
     highest: float | None = None
-    aggregate: Literal["mean", "exp-mean"] = "mean"
+    aggregate: Literal["mean", "exp-mean", "auc"] = "mean"
+    versus: Literal["", "ks", "privleak"] = ""
+    of: str = ""
 
 
 def _check(name: str, *targets: str) -> None:
@@ -224,7 +231,11 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """A metric. `load` names a subclass of `Metric`; `values` describes each number of its rows."""
+    """A metric. `load` names a subclass of `Metric`; `values` describes each number of its rows.
+
+    `combines`: the metric scores no examples; the report makes its one value from the headline values of the entries
+    that its option `of` names. "harmonic" = their harmonic mean.
+    """
 
     name: str
     summary: str
@@ -234,6 +245,7 @@ class MetricSpec:
     needs_data: bool = True
     sampled: bool = False
     """True when scores depend on the seed (sampled text)"""
+    combines: Literal["", "harmonic"] = ""
     extras: tuple[str, ...] = ()
     paper: str = ""
     kind: Literal["metric"] = "metric"
@@ -242,6 +254,20 @@ class MetricSpec:
         _check(self.name, self.load)
         if not self.values:
             raise ValueError(f"metric {self.name!r} declares no values")
+        for name, value in self.values.items():
+            self._check_source(name, value)
+
+    def _check_source(self, name: str, value: ValueSpec) -> None:
+        """A value relative to the oracle is made of one that rows have."""
+        if bool(value.versus) != bool(value.of):
+            raise ValueError(f"value {name!r} of {self.name!r} needs both `versus` and `of`, or neither")
+        if not value.of:
+            return
+        source = self.values.get(value.of)
+        if source is None or source.versus:
+            raise ValueError(f"value {name!r} of {self.name!r} is made of {value.of!r}, which no row has")
+        if (value.versus == "privleak") != (source.aggregate == "auc"):
+            raise ValueError(f"value {name!r} of {self.name!r}: privleak, and nothing else, is made of an auc")
 
 
 @dataclass(frozen=True)

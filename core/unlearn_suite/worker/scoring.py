@@ -39,7 +39,7 @@ def score_cell(
         batch_tokens=int(cell.compute.get("eval_tokens") or 2048),
     )
     for entry in cell.metrics:
-        if cell_dir.has_scores(entry["name"]):
+        if entry["combines"] or cell_dir.has_scores(entry["name"]):
             continue
         if progress.stop_requested():
             return False

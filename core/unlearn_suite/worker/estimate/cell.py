@@ -131,7 +131,7 @@ class _Estimator:
                 temperature=sampled.temperature,
                 top_p=sampled.top_p,
             )
-        for entry in cell.metrics:
+        for entry in (e for e in cell.metrics if not e["combines"]):
             try:
                 examples = inputs.roles[entry["data"]] if entry.get("data") else ()
                 list(self._metric(entry).score(model, examples, cell.seed))
