@@ -97,6 +97,8 @@ class Train(Config):
     """examples per role and forward pass; the gradient is that of the whole batch (none = no cutting)"""
     length: int = Field(128, ge=2)
     """tokens after which an example is cut"""
+    end: bool = False
+    """the end token follows every text that is not cut: so a model learns where answers end"""
     warmup: int = Field(0, ge=0)
     """steps over which the learning rate rises linearly from 0"""
     clip: float | None = Field(1.0, gt=0)
@@ -184,9 +186,9 @@ def _check(name: str, *targets: str) -> None:
 class ObjectiveSpec:
     """An unlearning objective.
 
-    `load` names a subclass of `Objective`. `roles` are the data roles each step's batch must hold;
-    `optional_roles` are given to `setup` when the problem has them. `train` overrides the engine's
-    defaults of a stage, by `Train`'s field names. `presets` is a packaged YAML file,
+    `load` names a subclass of `Objective`. `roles` are the data roles each step's batch must hold; "{option}" stands
+    for a role that an option names. `optional_roles` are given to `setup` when the problem has them. `train` overrides
+    the engine's defaults of a stage, by `Train`'s field names. `presets` is a packaged YAML file,
     "package:path/in/package.yaml", of settings by name (see `plan.presets.PresetWords`).
     """
 
@@ -205,6 +207,13 @@ class ObjectiveSpec:
 
     def __post_init__(self) -> None:
         _check(self.name, self.load)
+        for role in self.roles:
+            if role.startswith("{") and role[1:-1] not in self.config.model_fields:
+                raise ValueError(f"role {role!r} of {self.name!r} is none of its options")
+
+    def roles_for(self, config: Config) -> tuple[str, ...]:
+        """The roles under these options."""
+        return tuple(str(getattr(config, role[1:-1])) if role.startswith("{") else role for role in self.roles)
 
 
 @dataclass(frozen=True)
@@ -255,7 +264,8 @@ class MetricSpec:
         if not self.values:
             raise ValueError(f"metric {self.name!r} declares no values")
         for name, value in self.values.items():
-            self._check_source(name, value)
+            if isinstance(value, ValueSpec):  # what is none is told by the host
+                self._check_source(name, value)
 
     def _check_source(self, name: str, value: ValueSpec) -> None:
         """A value relative to the oracle is made of one that rows have."""

@@ -269,8 +269,8 @@ def test_an_entry_that_combines_others_names_entries_with_shares(said: Said) -> 
         arms: {{base: {{stages: []}}}}
         """
     assert said(plan.format(of="[one, tow, both, cloze]")) == [
-        "plan.yaml:8:39: problem 'mine' has no metric entry 'tow' to combine (did you mean 'one'?)",
-        "plan.yaml:8:44: problem 'mine' has no metric entry 'both' to combine (its entries: one, cloze)",
-        "plan.yaml:8:50: 'exact', the first value that 'cloze' shows, is not from 0 (bad) to 1 (good) (a harmonic "
+        "plan.yaml:8:38: problem 'mine' has no metric entry 'tow' to combine (its entries: cloze, one)",
+        "plan.yaml:8:43: problem 'mine' has no metric entry 'both' to combine (its entries: cloze, one)",
+        "plan.yaml:8:49: 'exact', the first value that 'cloze' shows, is not from 0 (bad) to 1 (good) (a harmonic "
         "mean needs such values)",
     ]

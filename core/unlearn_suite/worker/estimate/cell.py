@@ -112,9 +112,8 @@ class _Estimator:
         assert isinstance(spec, ObjectiveSpec)
         with blame(entry):
             kind = load_target(spec.load)
-            plan = StagePlan(
-                lambda: kind(spec.config(**stage["with"])), Train(**stage["train"]), spec.roles, inputs.roles
-            )
+            config = spec.config(**stage["with"])
+            plan = StagePlan(lambda: kind(config), Train(**stage["train"]), spec.roles_for(config), inputs.roles)
             return estimate_stage(family, tokenizer, plan)
 
     def _scoring(
