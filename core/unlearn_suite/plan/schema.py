@@ -18,7 +18,7 @@ from .grammar import (
     ProblemUseWords,
     ProblemWords,
 )
-from .model import CatalogLike, EntryLike, Kind
+from .model import SHIPPED, CatalogLike, EntryLike, Kind
 
 Schema = dict[str, Any]
 
@@ -41,11 +41,11 @@ def plan_schema(catalog: CatalogLike) -> Schema:
     data = _mapping({"anyOf": [_ref("dataset"), _list(_ref("dataset"))]})
     stages = _list(_ref("objective"))
     body = {"data": data, "metrics": _list(_ref("metric"))}
-    default = {"type": "object", "properties": {"stages": stages}, "additionalProperties": False}
-    _model_def(ArmWords, "arm", defs, {"stages": stages})
+    brought = {"type": "object", "properties": {"stages": stages}, "additionalProperties": False}
+    _model_def(ArmWords, "arm", defs, {"stages": {"anyOf": [stages, {"enum": list(SHIPPED)}]}})
     use = {"use": _names(catalog, "problem"), "data": {"type": "object"}, "metrics": {"type": "object"}}
     _model_def(ProblemUseWords, "problem-use", defs, use)
-    _model_def(ProblemWords, "problem-inline", defs, {**body, "default": default})
+    _model_def(ProblemWords, "problem-inline", defs, {**body, **dict.fromkeys(("start", *SHIPPED), brought)})
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "unlearn-suite plan",

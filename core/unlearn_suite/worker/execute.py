@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.distributed import here
 from ..errors import SuiteError
+from .beginning import Interrupted, begin
 from .inputs import Inputs
 from .loaded import borrowed_model
 from .scoring import score_cell
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from ..runner.progress import Progress
     from ..store import CellDir, RunDir
     from ..study import Cell
-
-
-class Interrupted(KeyboardInterrupt):
-    """A stop was asked for and everything is saved."""
 
 
 def execute(cell: Cell, cell_dir: CellDir, catalog: Catalog, run: RunDir, progress: Progress) -> None:
@@ -40,6 +37,9 @@ def execute(cell: Cell, cell_dir: CellDir, catalog: Catalog, run: RunDir, progre
             choose = first_needs(cell, cell_dir, catalog)
             loaded = stack.enter_context(borrowed_model(cell, progress, choose))
             progress.end()
+        if cell.start["from"] != "original":
+            with clock("start"):
+                begin(cell, cell_dir, catalog, run, progress, inputs, loaded)
         with clock("train"):
             finished = train_cell(cell, cell_dir, catalog, run, progress, inputs, loaded)
         if not finished:
