@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from .engine.objective import Loss, LossObjective, Objective, Requirements, Scalars
     from .engine.shape import ModelShape
     from .engine.views import View
+    from .evaluate.examples import token_scores
     from .evaluate.metric import EvalModel, Metric, Row
+    from .evaluate.scorer import TokenScores
     from .evaluate.text import TEXT_STATISTICS, text_statistics
 
 __version__ = "0.1.0"
@@ -38,8 +40,10 @@ _LAZY = {
     "TEXT_STATISTICS": "evaluate.text",
     "Scalars": "engine.objective",
     "StageContext": "engine.context",
+    "TokenScores": "evaluate.scorer",
     "View": "engine.views",
     "text_statistics": "evaluate.text",
+    "token_scores": "evaluate.examples",
 }
 
 __all__ = [
@@ -67,6 +71,7 @@ __all__ = [
     "Scalars",
     "StageContext",
     "SuiteError",
+    "TokenScores",
     "TrainingError",
     "ValueSpec",
     "View",
@@ -74,6 +79,7 @@ __all__ = [
     "hookimpl",
     "losses",
     "text_statistics",
+    "token_scores",
 ]
 
 

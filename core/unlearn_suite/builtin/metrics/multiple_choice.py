@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ...errors import PlanError
+from ...evaluate.examples import join
 from ...evaluate.metric import Metric, Row
 from ...specs import Config, Example, MetricSpec, ValueSpec
-from .cloze import join
 
 if TYPE_CHECKING:
     from ...evaluate.model import EvalModel

@@ -1,0 +1,51 @@
+"""How much of a text a model has by heart, and whether its likelihood tells what it was trained on."""
+
+from __future__ import annotations
+
+from unlearn_suite import MetricSpec, ValueSpec
+
+from .config import ExtractionConfig, MatchConfig, MiaConfig
+
+SPECS = (
+    MetricSpec(
+        name="extraction-strength",
+        summary="share of a text that the model writes by itself once it is given the rest",
+        load=f"{__name__}.matches:ExtractionStrength",
+        config=ExtractionConfig,
+        by_example=True,
+        paper="arXiv:2406.09179; reliability: arXiv:2605.24614",
+        values={
+            "strength": ValueSpec(
+                "1 - k / n, k the tokens that must be given before all others are the most probable ones",
+                better="higher",
+                lowest=0,
+                highest=1,
+            )
+        },
+    ),
+    MetricSpec(
+        name="exact-memorisation",
+        summary="share of a text's tokens that are the most probable one after what comes before",
+        load=f"{__name__}.matches:ExactMemorisation",
+        config=MatchConfig,
+        by_example=True,
+        paper="arXiv:2205.10770",
+        values={"share": ValueSpec("share of the tokens", better="higher", lowest=0, highest=1)},
+    ),
+    MetricSpec(
+        name="mia",
+        summary="membership inference: do scores tell texts of the group member from those of the group non-member?",
+        load=f"{__name__}.mia:Mia",
+        config=MiaConfig,
+        by_example=True,
+        paper="arXiv:2310.16789 (min-k), arXiv:2404.02936 (min-k++), arXiv:2012.07805 (zlib, reference)",
+        values={
+            "min-k": ValueSpec("minus the mean of the lowest `k` of the tokens' log-probabilities", unit="nats"),
+            "min-k-plus-plus": ValueSpec("the same with each log-probability standardised at its position"),
+            "loss": ValueSpec("mean negative log-likelihood per token", unit="nats"),
+            "zlib": ValueSpec("loss / bytes of the compressed text", unit="nats per byte"),
+            "reference": ValueSpec("loss minus that of the `reference` model", unit="nats"),
+            "gradnorm": ValueSpec("mean over the parameter tensors of the norm of the loss's gradient"),
+        },
+    ),
+)
