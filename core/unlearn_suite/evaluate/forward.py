@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +15,21 @@ from ..engine.shape import ModelShape
 
 HEAD_ROWS = 512
 """positions per LM-head call: bounds the [rows, V] float32 logits"""
+
+
+LOWEST = -1e4
+"""log-probability of a token that a model rules out (its logit is -inf), where moments are taken: p log p is 0"""
+
+
+@dataclass
+class HeadScores:
+    """Of each target: its log-probability and whether it is the argmax; if asked for, the mean and the variance
+    of log p(v) over v ~ p at its position."""
+
+    logprobs: list[float] = field(default_factory=list)
+    greedy: list[bool] = field(default_factory=list)
+    means: list[float] = field(default_factory=list)
+    variances: list[float] = field(default_factory=list)
 
 
 class Forward:
@@ -51,18 +67,29 @@ class Forward:
         """Logits [N, V] in float32."""
         return self.replay.head(h_nd[None])[0].float()
 
-    def score(self, h_nd: Tensor, targets: Sequence[int]) -> tuple[list[float], list[bool]]:
-        """Log-probability of each target, and whether it is the argmax."""
-        logprobs: list[float] = []
-        greedy: list[bool] = []
+    def score(self, h_nd: Tensor, targets: Sequence[int], moments: bool = False) -> HeadScores:
+        """Scores of each target; never more than `HEAD_ROWS` rows of logits at a time."""
+        scores = HeadScores()
         targets_n = torch.tensor(targets, device=h_nd.device)
         for start in range(0, len(targets), HEAD_ROWS):
             rows = slice(start, start + HEAD_ROWS)
             logits_nv = self.logits(h_nd[rows])
-            chosen_n = logits_nv.gather(1, targets_n[rows, None])[:, 0] - logits_nv.logsumexp(dim=1)
-            logprobs += chosen_n.tolist()
-            greedy += (logits_nv.argmax(dim=1) == targets_n[rows]).tolist()
-        return logprobs, greedy
+            log_z_n = logits_nv.logsumexp(dim=1)
+            chosen_n = logits_nv.gather(1, targets_n[rows, None])[:, 0] - log_z_n
+            scores.logprobs += chosen_n.tolist()
+            scores.greedy += (logits_nv.argmax(dim=1) == targets_n[rows]).tolist()
+            if moments:
+                mean_n, variance_n = moments_of((logits_nv - log_z_n[:, None]).clamp_(min=LOWEST))
+                scores.means += mean_n.tolist()
+                scores.variances += variance_n.tolist()
+        return scores
+
+
+def moments_of(logp_nv: Tensor) -> tuple[Tensor, Tensor]:
+    """[N], [N]: mean and variance of log p(v) over v ~ p, from log p. Centred, so that nothing cancels."""
+    p_nv = logp_nv.exp()
+    mean_n = (p_nv * logp_nv).sum(dim=1)
+    return mean_n, (p_nv * (logp_nv - mean_n[:, None]).square_()).sum(dim=1)
 
 
 def shareable(cache: Any) -> bool:

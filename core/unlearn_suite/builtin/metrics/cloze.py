@@ -59,6 +59,7 @@ SPEC = MetricSpec(
     summary="whether the model completes a prompt with the answer, and how probable the answer is",
     load="unlearn_suite.builtin.metrics.cloze:Cloze",
     config=ClozeConfig,
+    by_example=True,
     values={
         "exact": ValueSpec("greedy decoding gives exactly the answer's tokens", better="higher", lowest=0, highest=1),
         "nll": ValueSpec("mean negative log-likelihood per answer token", unit="nats", better="lower", lowest=0),

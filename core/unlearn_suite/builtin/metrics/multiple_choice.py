@@ -97,6 +97,7 @@ SPEC = MetricSpec(
     summary="accuracy over given choices by their log-likelihood",
     load="unlearn_suite.builtin.metrics.multiple_choice:MultipleChoice",
     config=MultipleChoiceConfig,
+    by_example=True,
     values={
         "accuracy": ValueSpec(
             "the right choice has the largest summed log-likelihood (lm-eval: acc)",

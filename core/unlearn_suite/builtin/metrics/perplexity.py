@@ -57,6 +57,7 @@ SPEC = MetricSpec(
     summary="exp of the mean negative log-likelihood per token, every token of a text counted once",
     load="unlearn_suite.builtin.metrics.perplexity:Perplexity",
     config=PerplexityConfig,
+    by_example=True,
     values={
         "perplexity": ValueSpec("perplexity per token", better="lower", lowest=1, aggregate="exp-mean"),
         "nll": ValueSpec("negative log-likelihood per token", unit="nats", better="lower", lowest=0),

@@ -71,6 +71,7 @@ SPEC = MetricSpec(
     summary="overlap of the greedy continuation of a prompt with a reference text",
     load="unlearn_suite.builtin.metrics.rouge:Rouge",
     config=RougeConfig,
+    by_example=True,
     paper="Lin, W04-1013",
     values={
         "rougeL-recall": ValueSpec(
