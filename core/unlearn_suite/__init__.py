@@ -14,6 +14,7 @@ from .hookspecs import HOOK_API, hookimpl
 from .specs import Config, DatasetSpec, Example, MetricSpec, NoConfig, ObjectiveSpec, ProblemSpec, ValueSpec
 
 if TYPE_CHECKING:
+    from .builtin import records
     from .engine import losses
     from .engine.batch import Batch
     from .engine.context import StageContext
@@ -45,6 +46,8 @@ _LAZY = {
     "text_statistics": "evaluate.text",
     "token_scores": "evaluate.examples",
 }
+
+_MODULES = {"losses": ".engine.losses", "records": ".builtin.records"}
 
 __all__ = [
     "HOOK_API",
@@ -78,14 +81,15 @@ __all__ = [
     "__version__",
     "hookimpl",
     "losses",
+    "records",
     "text_statistics",
     "token_scores",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "losses":
-        return import_module(".engine.losses", __name__)
+    if name in _MODULES:
+        return import_module(_MODULES[name], __name__)
     if name in _LAZY:
         return getattr(import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
