@@ -38,7 +38,9 @@ class Forward:
     def __init__(self, hf: Any, device: torch.device) -> None:
         self.device = device
         self.replay = Replay(hf, ModelShape.of(hf))
-        self.takes_positions = "position_ids" in inspect.signature(self.replay.base.forward).parameters
+        parameters = inspect.signature(self.replay.base.forward).parameters
+        self.takes_positions = "position_ids" in parameters
+        self.cache_name = "cache" if "cache" in parameters else "past_key_values"  # newer and older transformers
 
     def hidden(
         self,
@@ -59,9 +61,9 @@ class Forward:
         if positions_bt is not None and self.takes_positions:
             kwargs["position_ids"] = positions_bt
         if cache is not None:
-            kwargs["past_key_values"] = cache
+            kwargs[self.cache_name] = cache
         out = self.replay.base(**kwargs)
-        return out.last_hidden_state, getattr(out, "past_key_values", None)
+        return out.last_hidden_state, getattr(out, self.cache_name, None)
 
     def logits(self, h_nd: Tensor) -> Tensor:
         """Logits [N, V] in float32."""

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from unlearn_suite import MetricSpec, ValueSpec
+from unlearn_suite import DatasetSpec, MetricSpec, ProblemSpec, ValueSpec
 
 from .config import ExtractionConfig, MatchConfig, MiaConfig
+from .passages import PassagesConfig
 
 SPECS = (
+    DatasetSpec(
+        name="passages",
+        summary="Any text as passages, whole or as beginnings with continuations, a share of them kept out",
+        load=f"{__name__}.passages:load",
+        config=PassagesConfig,
+    ),
+    ProblemSpec(
+        name="verbatim",
+        summary="Forget passages of a text that the model has by heart; keep plain English",
+        fragment=f"{__name__}:problems/verbatim.yaml",
+    ),
+    ProblemSpec(
+        name="custom",
+        summary="Forget the texts of forget.jsonl, keep those of retain.jsonl and plain English",
+        fragment=f"{__name__}:problems/custom.yaml",
+    ),
     MetricSpec(
         name="extraction-strength",
         summary="share of a text that the model writes by itself once it is given the rest",
