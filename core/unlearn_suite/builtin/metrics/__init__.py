@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from ...specs import MetricSpec
-from . import cloze, generations, harness, multiple_choice, perplexity, rouge
+from . import cloze, generations, harmonic_mean, harness, multiple_choice, perplexity, rouge
 
 
 def metric_specs() -> list[MetricSpec]:
     """The specs, in the order in which they are listed."""
-    return [cloze.SPEC, multiple_choice.SPEC, perplexity.SPEC, generations.SPEC, rouge.SPEC, harness.SPEC]
+    return [
+        cloze.SPEC,
+        multiple_choice.SPEC,
+        perplexity.SPEC,
+        generations.SPEC,
+        rouge.SPEC,
+        harness.SPEC,
+        harmonic_mean.SPEC,
+    ]

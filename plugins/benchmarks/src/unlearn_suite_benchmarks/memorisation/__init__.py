@@ -7,6 +7,11 @@ from unlearn_suite import DatasetSpec, MetricSpec, ProblemSpec, ValueSpec
 from .config import ExtractionConfig, MatchConfig, MiaConfig
 from .passages import PassagesConfig
 
+
+def _auc(score: str) -> ValueSpec:
+    return ValueSpec(f"AUC of: {score}", chance=0.5, lowest=0, highest=1, aggregate="auc")
+
+
 SPECS = (
     DatasetSpec(
         name="passages",
@@ -57,12 +62,19 @@ SPECS = (
         by_example=True,
         paper="arXiv:2310.16789 (min-k), arXiv:2404.02936 (min-k++), arXiv:2012.07805 (zlib, reference)",
         values={
-            "min-k": ValueSpec("minus the mean of the lowest `k` of the tokens' log-probabilities", unit="nats"),
-            "min-k-plus-plus": ValueSpec("the same with each log-probability standardised at its position"),
-            "loss": ValueSpec("mean negative log-likelihood per token", unit="nats"),
-            "zlib": ValueSpec("loss / bytes of the compressed text", unit="nats per byte"),
-            "reference": ValueSpec("loss minus that of the `reference` model", unit="nats"),
-            "gradnorm": ValueSpec("mean over the parameter tensors of the norm of the loss's gradient"),
+            "min-k": _auc("minus the mean of the lowest `k` of the tokens' log-probabilities"),
+            "min-k-plus-plus": _auc("the same with each log-probability standardised at its position"),
+            "loss": _auc("mean negative log-likelihood per token"),
+            "zlib": _auc("loss / bytes of the compressed text"),
+            "reference": _auc("loss minus that of the `reference` model"),
+            "gradnorm": _auc("mean over the parameter tensors of the norm of the loss's gradient"),
+            "privleak": ValueSpec(
+                "distance of the AUC of min-k from that of a model that never saw the members; 0 is ideal, below: the "
+                "texts still look known, above: they stand out as forgotten (arXiv:2407.06460)",
+                unit="%",
+                versus="privleak",
+                of="min-k",
+            ),
         },
     ),
 )
