@@ -11,6 +11,8 @@ from unlearn_suite import DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec, h
 FAMILIES: tuple[str, ...] = (
     # one line each, sorted
     "memorisation",
+    "muse",
+    "pii",
 )
 
 Spec = DatasetSpec | MetricSpec | ObjectiveSpec | ProblemSpec
