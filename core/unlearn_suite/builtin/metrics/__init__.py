@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from ...specs import MetricSpec
-from . import cloze, generations, harness, multiple_choice, perplexity, rouge
+from . import cloze, generations, harness, multiple_choice, pairs, perplexity, robust_choice, rouge
 
 
 def metric_specs() -> list[MetricSpec]:
     """The specs, in the order in which they are listed."""
-    return [cloze.SPEC, multiple_choice.SPEC, perplexity.SPEC, generations.SPEC, rouge.SPEC, harness.SPEC]
+    return [
+        cloze.SPEC,
+        multiple_choice.SPEC,
+        robust_choice.SPEC,
+        pairs.SPEC,
+        perplexity.SPEC,
+        generations.SPEC,
+        rouge.SPEC,
+        harness.SPEC,
+    ]
