@@ -38,10 +38,12 @@ def test_types(tmp_path: Path, name: str) -> None:
 
 def test_tables_without_a_header_and_tabs(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
-    path.write_text("x\ty\n\n", encoding="utf-8")
-    (record,) = records.read(path, names=("one", "two"))
-    assert record.columns == {"one": "x", "two": "y"}
-    assert record.place == f"{path}:1"
+    path.write_text('x\ty\n\n"a ""b"""\n"stray\tz\n', encoding="utf-8")
+    first, short, stray = records.read(path, names=("one", "two"))
+    assert first.columns == {"one": "x", "two": "y"}
+    assert first.place == f"{path}:1"
+    assert short.columns == {"one": 'a "b"', "two": ""}
+    assert stray.columns == {"one": '"stray', "two": "z"}
 
 
 def test_a_line_that_is_a_text(tmp_path: Path) -> None:

@@ -71,8 +71,10 @@ def read(path: Path, *, names: Sequence[str] | None = None) -> Iterator[Record]:
     if suffix not in SUFFIXES:
         hint = f"known types: {', '.join(SUFFIXES)}"
         raise PlanError(f"{path.name!r} is of no known type", code="data-file", where=str(path), hint=hint)
-    if suffix in (".csv", ".tsv"):
-        return _table(path, "," if suffix == ".csv" else "\t", names)
+    if suffix == ".csv":
+        return _table(path, names)
+    if suffix == ".tsv":
+        return _tabbed(path, names)
     if suffix == ".parquet":
         return _parquet(path)
     if suffix == ".json" and (value := _whole(path)) is not None:
@@ -176,22 +178,43 @@ def _listed(path: Path, value: Any) -> Iterator[Record]:
         yield _record(item, f"{path} item {index}")
 
 
-def _table(path: Path, delimiter: str, names: Sequence[str] | None) -> Iterator[Record]:
+def _table(path: Path, names: Sequence[str] | None) -> Iterator[Record]:
     # csv wants the line ends inside quoted fields, which `lines_of` has taken off.
-    reader = csv.reader((line + "\n" for _, line in lines_of(path)), delimiter=delimiter)
+    reader = csv.reader(line + "\n" for _, line in lines_of(path))
     columns = list(names) if names is not None else None
     try:
         for row in reader:
             if columns is None:
                 columns = row
             elif row:
-                place = f"{path}:{reader.line_num}"
-                if len(row) != len(columns):
-                    message = f"it has {len(row)} fields where there are {len(columns)} columns"
-                    raise PlanError(message, code="data", where=place, hint=f"the columns: {', '.join(columns)}")
-                yield Record(place, dict(zip(columns, row, strict=True)))
+                yield _row(path, reader.line_num, columns, row)
     except csv.Error as error:
         raise PlanError(f"it is no table: {error}", code="data", where=f"{path}:{reader.line_num}") from error
+
+
+def _tabbed(path: Path, names: Sequence[str] | None) -> Iterator[Record]:
+    """Line by line: a stray quotation mark must not swallow the records after it, as it does for csv. Quotation marks
+    around a whole field are taken off; fields that are missing at the end are empty."""
+    columns = list(names) if names is not None else None
+    for number, line in lines_of(path):
+        row = [_unquoted(field) for field in line.split("\t")]
+        if columns is None:
+            columns = row
+        elif line.strip():
+            yield _row(path, number, columns, row + [""] * (len(columns) - len(row)))
+
+
+def _unquoted(field: str) -> str:
+    whole = len(field) > 1 and field[0] == field[-1] == '"'
+    return field[1:-1].replace('""', '"') if whole else field
+
+
+def _row(path: Path, number: int, columns: Sequence[str], row: Sequence[str]) -> Record:
+    place = f"{path}:{number}"
+    if len(row) != len(columns):
+        message = f"it has {len(row)} fields where there are {len(columns)} columns"
+        raise PlanError(message, code="data", where=place, hint=f"the columns: {', '.join(columns)}")
+    return Record(place, dict(zip(columns, row, strict=True)))
 
 
 def _parquet(path: Path) -> Iterator[Record]:
