@@ -13,8 +13,8 @@ from torch import Tensor
 from ..engine.replay import Replay
 from ..engine.shape import ModelShape
 
-HEAD_ROWS = 512
-"""positions per LM-head call: bounds the [rows, V] float32 logits"""
+HEAD_ROWS = 128
+"""positions per LM-head call: bounds the [rows, V] float32 logits, which on a CPU should fit its last cache"""
 
 
 LOWEST = -1e4
@@ -71,20 +71,22 @@ class Forward:
 
     def score(self, h_nd: Tensor, targets: Sequence[int], moments: bool = False) -> HeadScores:
         """Scores of each target; never more than `HEAD_ROWS` rows of logits at a time."""
-        scores = HeadScores()
+        if not targets:
+            return HeadScores()
         targets_n = torch.tensor(targets, device=h_nd.device)
-        for start in range(0, len(targets), HEAD_ROWS):
-            rows = slice(start, start + HEAD_ROWS)
-            logits_nv = self.logits(h_nd[rows])
-            log_z_n = logits_nv.logsumexp(dim=1)
-            chosen_n = logits_nv.gather(1, targets_n[rows, None])[:, 0] - log_z_n
-            scores.logprobs += chosen_n.tolist()
-            scores.greedy += (logits_nv.argmax(dim=1) == targets_n[rows]).tolist()
-            if moments:
-                mean_n, variance_n = moments_of((logits_nv - log_z_n[:, None]).clamp_(min=LOWEST))
-                scores.means += mean_n.tolist()
-                scores.variances += variance_n.tolist()
-        return scores
+        starts = range(0, len(targets), HEAD_ROWS)
+        parts = [self._scored(h_nd[at : at + HEAD_ROWS], targets_n[at : at + HEAD_ROWS], moments) for at in starts]
+        logprobs, greedy, *others = (torch.cat(column).tolist() for column in zip(*parts, strict=True))
+        return HeadScores(logprobs, greedy, *others)
+
+    def _scored(self, h_nd: Tensor, targets_n: Tensor, moments: bool) -> tuple[Tensor, ...]:
+        logits_nv = self.logits(h_nd)
+        log_z_n = logits_nv.logsumexp(dim=1)
+        chosen_n = logits_nv.gather(1, targets_n[:, None])[:, 0] - log_z_n
+        greedy_n = logits_nv.max(dim=1).indices == targets_n  # argmax, which is slower here
+        if not moments:
+            return chosen_n, greedy_n
+        return chosen_n, greedy_n, *moments_of((logits_nv - log_z_n[:, None]).clamp_(min=LOWEST))
 
 
 def moments_of(logp_nv: Tensor) -> tuple[Tensor, Tensor]:
