@@ -14,13 +14,16 @@ from .hookspecs import HOOK_API, hookimpl
 from .specs import Config, DatasetSpec, Example, MetricSpec, NoConfig, ObjectiveSpec, ProblemSpec, ValueSpec
 
 if TYPE_CHECKING:
+    from .builtin import records
     from .engine import losses
     from .engine.batch import Batch
     from .engine.context import StageContext
     from .engine.objective import Loss, LossObjective, Objective, Requirements, Scalars
     from .engine.shape import ModelShape
     from .engine.views import View
+    from .evaluate.examples import token_scores
     from .evaluate.metric import EvalModel, Metric, Row
+    from .evaluate.scorer import TokenScores
     from .evaluate.text import TEXT_STATISTICS, text_statistics
 
 __version__ = "0.1.0"
@@ -38,9 +41,13 @@ _LAZY = {
     "TEXT_STATISTICS": "evaluate.text",
     "Scalars": "engine.objective",
     "StageContext": "engine.context",
+    "TokenScores": "evaluate.scorer",
     "View": "engine.views",
     "text_statistics": "evaluate.text",
+    "token_scores": "evaluate.examples",
 }
+
+_MODULES = {"losses": ".engine.losses", "records": ".builtin.records"}
 
 __all__ = [
     "HOOK_API",
@@ -67,19 +74,22 @@ __all__ = [
     "Scalars",
     "StageContext",
     "SuiteError",
+    "TokenScores",
     "TrainingError",
     "ValueSpec",
     "View",
     "__version__",
     "hookimpl",
     "losses",
+    "records",
     "text_statistics",
+    "token_scores",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "losses":
-        return import_module(".engine.losses", __name__)
+    if name in _MODULES:
+        return import_module(_MODULES[name], __name__)
     if name in _LAZY:
         return getattr(import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -254,6 +254,10 @@ class MetricSpec:
     needs_data: bool = True
     sampled: bool = False
     """True when scores depend on the seed (sampled text)"""
+    by_example: bool = False
+    """True when the row of an example hangs on that example alone (and on the seed): the host then gives the examples
+    in parts, keeps the rows of each, and after a crash asks only for those that are missing. Text that is sampled
+    must come from one `generate` call with one prompt per example, in their order"""
     combines: Literal["", "harmonic"] = ""
     extras: tuple[str, ...] = ()
     paper: str = ""

@@ -99,6 +99,7 @@ def parameter(param: click.Parameter) -> tuple[str, str, str] | None:
 def plan_page() -> str:
     from unlearn_suite import specs
     from unlearn_suite.plan import grammar as g
+    from unlearn_suite.plan.parameters import ParameterWords
 
     parts: list[tuple[str, type[BaseModel]]] = [
         ("The plan", g.PlanWords),
@@ -106,6 +107,7 @@ def plan_page() -> str:
         ("A problem of a plugin, with changes", g.ProblemUseWords),
         ("A problem written in the plan", g.ProblemWords),
         ("The file of a problem that a plugin ships", g.FragmentWords),
+        ("A parameter of such a file", ParameterWords),
         ("A dataset of a data role", g.UseWords),
         ("A metric entry", g.MetricWords),
         ("An arm", g.ArmWords),

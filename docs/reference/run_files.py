@@ -18,6 +18,7 @@ FILES = {
     "cells/*/scalars.jsonl": "the training curve: stage, step and the objective's scalars",
     "cells/*/cost.json": "what each stage cost: seconds, tokens, FLOPs, memory",
     "cells/*/scores/*.jsonl": "scores per example, a file per metric entry; it is there only when complete",
+    "cells/*/partial/*.jsonl": "rows of a metric that is being scored, part by part; gone when it is complete",
     "cells/*/samples/*.jsonl": "texts worth reading, beside the scores",
     "cells/*/patch.safetensors": "the changed tensors; what made them stands in the metadata",
     "cells/*/artifacts/**": "what a stage leaves: tables and curves for the page, a LoRA adapter",

@@ -216,3 +216,50 @@ def test_bad_input_is_one_clear_error(tmp_path, change, code, words):
     assert "Traceback" not in text
     for word in words:
         assert word in text
+
+
+DEADLY = """
+import os
+from pathlib import Path
+from unlearn_suite import Metric, MetricSpec, NoConfig, Row, ValueSpec, hookimpl
+
+class Deadly(Metric[NoConfig]):
+    def score(self, model, examples, seed):
+        with Path("asked.txt").open("a") as file:
+            print(len(examples), file=file)
+        if examples[0].text == "text 256" and not Path("killed").exists():
+            Path("killed").touch()
+            os.kill(os.getpid(), 9)
+        for e, scores in zip(examples, model.rolling([e.text for e in examples])):
+            yield Row(e.id, {"nll": scores.mean_nll})
+
+@hookimpl
+def register_metrics(register):
+    register(MetricSpec("deadly", "kills", f"{__name__}:Deadly", {"nll": ValueSpec("x")}, by_example=True))
+"""
+
+
+def test_a_killed_scoring_computes_only_what_is_missing(tmp_path):
+    save_tiny(tmp_path / "model")
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"text": f"text {i}"}) for i in range(300)))
+    (tmp_path / "plan.yaml").write_text("""
+plan: 1
+name: tiny
+plugins: [deadly.py]
+models: {tiny: {path: model}}
+problems:
+  - name: words
+    data: {forget: {use: jsonl, with: {path: rows.jsonl}}}
+    metrics: [{use: deadly, data: forget}, {use: perplexity, data: forget}]
+arms: {base: {stages: []}}
+""")
+    assert suite(tmp_path, "run", "plan.yaml").returncode == -signal.SIGKILL
+    assert len(list(cell_folder(tmp_path, "base").glob("partial/deadly.jsonl"))) == 1
+    done = suite(tmp_path, "run", "plan.yaml")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert (tmp_path / "asked.txt").read_text().split() == ["256", "44", "44"]
+    cell = cell_folder(tmp_path, "base")
+    rows = [json.loads(line) for line in (cell / "scores/deadly.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == [f"rows:{i}" for i in range(1, 301)]
+    assert not (cell / "partial").exists()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from unlearn_suite import (
     ValueSpec,
 )
 from unlearn_suite.evaluate.model import EvalModel
-from unlearn_suite.evaluate.score import score_entry
+from unlearn_suite.evaluate.score import PART, score_entry
 from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
 
 ENTRY = {"name": "cities", "use": "acme/counting", "with": {}, "data": "forget"}
@@ -110,3 +112,28 @@ def test_progress_counts_examples_and_is_taken_off_again(model: EvalModel) -> No
     score_entry(ENTRY, Reading(NoConfig()), model, EXAMPLES, 0, spec=SPEC, done=lambda a, b: seen.append((a, b)))
     assert seen == sorted(seen) and seen[-1] == (3, 3) and len(seen) > 2
     assert model.progress is None
+
+
+def test_parts_are_kept_and_an_interrupted_scoring_ends_with_the_same_bits(model: EvalModel) -> None:
+    spec = replace(SPEC, by_example=True)
+    examples = [Example(str(i), prompt=f"text number {i}") for i in range(2 * PART + 3)]
+    asked: list[int] = []
+
+    class Sampling(Metric[NoConfig]):
+        def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
+            asked.append(len(examples))
+            some = [e for e in examples if e.id != "3"]  # it may leave out examples
+            texts = model.generate([e.prompt for e in examples], max_new_tokens=2, seed=seed)
+            chosen = dict(zip((e.id for e in examples), texts, strict=True))
+            return [Row(e.id, {"count": float(sum(map(ord, chosen[e.id][0])))}) for e in some]
+
+    parts: list[tuple[list[Row], int]] = []
+    seen: list[tuple[int, int]] = []
+    entry_of = partial(score_entry, ENTRY, Sampling(NoConfig()), model, examples, 7)
+    whole = entry_of(spec=SPEC)
+    rows = entry_of(spec=spec, keep=lambda r, n: parts.append((r, n)), done=lambda *at: seen.append(at))
+    assert asked == [len(examples), PART, PART, 3] and rows == whole
+    assert [n for _, n in parts] == [PART, 2 * PART]
+    assert seen == sorted(seen) and seen[-1] == (len(examples), len(examples))
+    assert entry_of(spec=spec, known=(parts[0][0], PART)) == rows and asked[-2:] == [PART, 3]
+    assert model.first == 0

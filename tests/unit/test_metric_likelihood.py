@@ -12,8 +12,11 @@ import torch
 
 from unlearn_suite import Example, PlanError, SuiteError
 from unlearn_suite.builtin.metrics.cloze import Cloze, ClozeConfig
+from unlearn_suite.builtin.metrics.exam import exam_item
 from unlearn_suite.builtin.metrics.multiple_choice import MultipleChoice, MultipleChoiceConfig, choice_values
+from unlearn_suite.builtin.metrics.pairs import Pairs, PairsConfig
 from unlearn_suite.builtin.metrics.perplexity import Perplexity, PerplexityConfig
+from unlearn_suite.builtin.metrics.robust_choice import RobustChoice, RobustChoiceConfig, robust_values
 from unlearn_suite.evaluate.model import EvalModel
 from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
 
@@ -143,3 +146,61 @@ def test_perplexity_of_text_after_a_prompt_and_of_cut_text(model: EvalModel) -> 
 def test_a_prompt_without_text_is_refused(model: EvalModel) -> None:
     with pytest.raises(SuiteError, match="no text"):
         list(Perplexity(PerplexityConfig()).score(model, [Example("a", prompt="p")], 0))
+
+
+def exam(answer: int = 2) -> Example:
+    return Example(
+        "q", prompt=" What is it? ", choices=("a thing", "some work", "none", "all"), answer=answer, group="a_b"
+    )
+
+
+def test_the_forms_of_an_exam() -> None:
+    assert exam_item(exam(), "letters", "About {group}.\n\n") == (
+        "About a b.\n\nWhat is it?\nA. a thing\nB. some work\nC. none\nD. all\nAnswer:",
+        ["A", "B", "C", "D"],
+    )
+    assert exam_item(exam(), "parentheses")[0].endswith("\n(D) all\nAnswer:")
+    assert exam_item(exam(), "parentheses")[1] == ["(A)", "(B)", "(C)", "(D)"]
+    assert exam_item(exam(), "numbers")[0].splitlines()[1] == "1. a thing"
+    assert exam_item(exam(), "cloze") == ("Question: What is it?\nAnswer:", exam().choices)
+    assert exam_item(exam(), "plain")[0] == " What is it? "
+
+
+def test_robust_choice_is_multiple_choice_in_every_form(model: EvalModel) -> None:
+    config = RobustChoiceConfig(templates=("letters", "numbers"))
+    (row,) = RobustChoice(config).score(model, [exam()], 0)
+    right, shares, picks = [], [], []
+    for template in ("letters", "numbers"):
+        labels = "ABCD" if template == "letters" else "1234"
+        for shift in range(4):
+            order = [(shift + place) % 4 for place in range(4)]
+            lines = "".join(f"\n{labels[k]}. {exam().choices[i]}" for k, i in enumerate(order))
+            prompt = f"What is it?{lines}\nAnswer:"
+            scores = [loglikelihood(model, prompt, f" {label}") for label in labels]
+            best = order[scores.index(max(scores))]
+            picks.append(best)
+            right.append(best == 2)
+            shares.append(math.exp(scores[order.index(2)]) / sum(map(math.exp, scores)))
+    assert row.values["accuracy"] == pytest.approx(sum(right) / 8)
+    assert row.values["worst"] == float(all(right))
+    assert row.values["p-correct"] == pytest.approx(sum(shares) / 8, rel=1e-4)
+    assert row.values["consistency"] == pytest.approx(max(map(picks.count, picks)) / 8)
+
+
+def test_robust_values_count_texts_not_places() -> None:
+    totals = [[0.0, -1.0], [-1.0, 0.0], [0.0, -1.0]]
+    values = robust_values(totals, [0, 1, 1], ["x", "x", "y"])
+    assert (values["accuracy"], values["worst"], values["consistency"]) == pytest.approx((2 / 3, 0.0, 2 / 3))
+    assert robust_values(totals[:2], [0, 1], ["x", "x"])["worst"] == 1.0
+
+
+def test_pairs_by_hand(model: EvalModel) -> None:
+    example = Example("p", choices=("The river runs", "The sea"), group="g")
+    (row,) = Pairs(PairsConfig()).score(model, [example], 0)
+    start = [model.tokenizer.bos_token_id]
+    totals = [sum(all_logprobs(model, start, model.tokenizer.encode(text))) for text in example.choices]
+    assert row.values["gap"] == pytest.approx(totals[0] - totals[1], abs=1e-4)
+    assert row.values["difference"] == pytest.approx(abs(totals[0] - totals[1]), abs=1e-4)
+    assert row.values["first"] == float(totals[0] > totals[1])
+    with pytest.raises(PlanError, match="no pair"):
+        list(Pairs(PairsConfig()).score(model, [exam()], 0))

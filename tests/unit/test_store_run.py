@@ -140,6 +140,21 @@ def test_scores_round_trip_under_any_label(tmp_path: Path) -> None:
     assert len(cell_dir.status["scored"]) == 5
 
 
+def test_rows_of_an_unfinished_entry_are_kept_until_it_is_whole(tmp_path: Path) -> None:
+    cell = CellDir(tmp_path / "cell")
+    row = {"id": "a", "values": {"x": 0.1}, "weight": 1.0, "group": "", "unit": "", "sample": {}}
+    assert cell.kept_rows("m/x") == ([], 0)
+    cell.keep_rows("m/x", [row], 2)
+    cell.keep_rows("m/x", [{**row, "id": "c"}], 4)
+    with cell.partial_path("m/x").open("a") as file:
+        file.write('{"covered": 6, "ro')  # a kill in the middle of writing
+    rows, covered = cell.kept_rows("m/x")
+    assert ([r["id"] for r in rows], covered) == (["a", "c"], 4) and rows[0] == row
+    assert not cell.has_scores("m/x") and cell.products() == []
+    cell.write_scores("m/x", rows)
+    assert cell.kept_rows("m/x") == ([], 0) and not (cell.path / "partial").exists()
+
+
 def test_missing_products_are_noticed(tmp_path: Path) -> None:
     cell_dir = CellDir(tmp_path)
     cell_dir.write_scores("cloze", [row("x", 1.0)])

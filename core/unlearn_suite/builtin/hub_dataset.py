@@ -72,7 +72,7 @@ class HubConfig(Config):
 
 def load(config: HubConfig) -> Sequence[Example]:
     """One example per record that `where` takes, in the dataset's own order, named `label:row` from 0."""
-    return examples_of(_records(config), config.columns, config.where, config.limit, config.label)
+    return examples_of(records(config), config.columns, config.where, config.limit, config.label)
 
 
 def fingerprint(config: HubConfig) -> str:
@@ -86,7 +86,7 @@ def fingerprint(config: HubConfig) -> str:
     return digest.hexdigest()
 
 
-def _records(config: HubConfig) -> Iterator[tuple[int, str, Record]]:
+def records(config: HubConfig) -> Iterator[tuple[int, str, Record]]:
     place = f"hf:{config.path}" if config.path else str(config.folder or config.files[0])
     for row, record in enumerate(_dataset(config, place)):
         yield row, f"{place}[{config.split}] row {row}", record

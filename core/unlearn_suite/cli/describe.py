@@ -14,7 +14,9 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from ..plan.check import models_in
 from ..plan.faults import Faults
+from ..plan.fragments import read_fragment
 from ..plan.model import EntryLike
+from ..plan.parameters import read_parameters
 from ..plan.presets import read_presets
 from ..specs import DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec, Train
 
@@ -52,7 +54,21 @@ def entry_json(entry: EntryLike) -> dict[str, Any]:
         shown["options"] = list(options(spec.config))
     else:
         assert isinstance(spec, ProblemSpec)
+        told = parameters(spec)
+        shown |= {"options": told} if told else {}
     return shown
+
+
+def parameters(spec: ProblemSpec) -> list[dict[str, Any]]:
+    """The same records as `options`, for what a problem takes under `with`."""
+    body = read_fragment(spec, Faults())
+    told = read_parameters(body, Faults()) if body else {}
+    return [
+        {"name": name, "type": words.type}
+        | ({"required": True} if words.required else {"default": words.default})
+        | {"doc": words.summary}
+        for name, words in told.items()
+    ]
 
 
 def _value(value: Any) -> dict[str, Any]:

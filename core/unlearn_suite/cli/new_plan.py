@@ -122,11 +122,27 @@ def _lines(
     yield ""
     yield _line("problems:", "what is forgotten and kept: data, metrics and which way they should go")
     for name, entry in problems.items():
-        yield _line(f"  - {name}", entry.spec.summary)
+        yield from _problem(name, entry)
     yield ""
     yield from _arms(objectives)
     yield ""
     yield _line("compute: {workers: 1}", "cells that run at the same time; never part of a result")
+
+
+def _problem(name: str, entry: Entry) -> Iterator[str]:
+    """A problem, and below it what it must be told; the rest stands in comments."""
+    from ..specs import ProblemSpec
+    from .describe import parameters, plain
+
+    assert isinstance(entry.spec, ProblemSpec)
+    told = parameters(entry.spec)
+    needed = any(parameter.get("required") for parameter in told)
+    yield _line(f"  - use: {name}" if told else f"  - {name}", entry.spec.summary)
+    if told:
+        yield "    with:" if needed else "    # with:"
+    for parameter in told:
+        text = f"{parameter['name']}: {plain(parameter.get('default', '...'))}"
+        yield _line(f"      {text}" if parameter.get("required") else f"    #   {text}", parameter["doc"])
 
 
 def _arms(objectives: Mapping[str, Entry]) -> Iterator[str]:

@@ -108,24 +108,24 @@ class Generator:
         self.rows = rows
         self.progress = progress
 
-    def __call__(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[str]]:
-        """For each prompt its `n` continuations (the same one `n` times when greedy)."""
+    def __call__(self, prompts: Sequence[Sequence[int]], sampling: Sampling, first: int = 0) -> list[list[str]]:
+        """For each prompt its `n` continuations (the same one `n` times when greedy). Prompts count from `first`."""
         copies = 1 if sampling.temperature == 0 else sampling.n
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         jobs = [_Sequence(prompt, sample) for prompt in order for sample in range(copies)]
         texts: dict[tuple[int, int], str] = {}
         for start in range(0, len(jobs), self.rows):
             batch = jobs[start : start + self.rows]
-            self._run(batch, prompts, sampling)
+            self._run(batch, prompts, sampling, first)
             texts.update({(s.prompt, s.sample): self._text(s, sampling.stop) for s in batch})
             if self.progress:
                 self.progress(len(texts), len(jobs))
         repeat = sampling.n // copies
         return [[texts[p, s] for s in range(copies)] * repeat for p in range(len(prompts))]
 
-    def _run(self, batch: list[_Sequence], prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
+    def _run(self, batch: list[_Sequence], prompts: Sequence[Sequence[int]], sampling: Sampling, first: int) -> None:
         h_nd, cache, mask = self._read_prompts(batch, prompts)
-        draws = [uniforms(sampling.seed, s.prompt, s.sample, sampling.max_new_tokens) for s in batch]
+        draws = [uniforms(sampling.seed, first + s.prompt, s.sample, sampling.max_new_tokens) for s in batch]
         u_nt = torch.stack(draws).to(self.forward.device)
         alive = batch
         for step in range(sampling.max_new_tokens):

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from .encode import Encoder, max_length_of
+from .encode import Encoder, Item, max_length_of
 from .forward import Forward
 from .generate import Generator, Sampling
+from .memory import ScoreMemory
 from .scorer import Scorer, TokenScores
 
 __all__ = ["EvalModel", "TokenScores"]
@@ -23,7 +24,9 @@ class EvalModel:
 
     `hf` and `tokenizer` are the live objects, for metrics that need more than the methods here.
     `batch_tokens` bounds rows x tokens of a forward pass, `rows` the sequences generated together; neither
-    changes a result beyond rounding. `progress(done, total)` is called after every batch.
+    changes a result beyond rounding. `progress(done, total)` is called after every batch. `memory` answers
+    what was asked before; only for a model whose weights stand still. `first` is the number of the first prompt
+    among all prompts, where a metric is given its examples in parts.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class EvalModel:
         batch_tokens: int = 2048,
         rows: int = 64,
         max_length: int | None = None,
+        memory: ScoreMemory | None = None,
     ) -> None:
         self.hf = hf
         self.tokenizer = tokenizer
@@ -43,32 +47,38 @@ class EvalModel:
         self.rows = rows
         self.max_length = max_length or max_length_of(hf, tokenizer)
         self.progress: Progress | None = None
+        self.memory = memory
+        self.first = 0
         self._encoder = Encoder(tokenizer, self.max_length)
         self._forward = Forward(hf, self.device)
 
-    def logprobs(self, pairs: Sequence[tuple[str, str]]) -> list[TokenScores]:
+    def logprobs(self, pairs: Sequence[tuple[str, str]], *, moments: bool = False) -> list[TokenScores]:
         """Scores of each continuation's tokens after its context, in the order of the (context, continuation)
-        pairs. Tokenised as lm-evaluation-harness does it.
+        pairs. Tokenised as lm-evaluation-harness does it. `moments`: with `means` and `variances`.
 
         A context that does not fit loses its beginning (with a warning in the log). Raises `SuiteError`
         for a continuation without tokens or longer than the model's context.
         """
         items = [self._encoder.pair(context, continuation) for context, continuation in pairs]
         self._encoder.warn_if_cut(items)
-        with self._evaluating():
-            return Scorer(self._forward, self.batch_tokens, self.progress)(items)
+        return self._scored(items, moments)
 
-    def rolling(self, texts: Sequence[str], *, max_tokens: int | None = None) -> list[TokenScores]:
+    def rolling(
+        self, texts: Sequence[str], *, max_tokens: int | None = None, moments: bool = False
+    ) -> list[TokenScores]:
         """Scores of every token of each text (of its first `max_tokens`), after the bos (or eos) token.
 
         A text longer than the model's context is cut into windows, each token predicted once. A text
-        without tokens gives empty scores.
+        without tokens gives empty scores. `moments`: with `means` and `variances`.
         """
         windows = [self._encoder.windows(text, max_tokens) for text in texts]
-        with self._evaluating():
-            scores = Scorer(self._forward, self.batch_tokens, self.progress)([w for ws in windows for w in ws])
-        parts = iter(scores)
+        parts = iter(self._scored([w for ws in windows for w in ws], moments))
         return [_joined([next(parts) for _ in ws]) for ws in windows]
+
+    def _scored(self, items: Sequence[Item], moments: bool) -> list[TokenScores]:
+        scorer = Scorer(self._forward, self.batch_tokens, self.progress, moments)
+        with self._evaluating():
+            return self.memory(items, moments, scorer) if self.memory is not None else scorer(items)
 
     def generate(
         self,
@@ -83,18 +93,24 @@ class EvalModel:
     ) -> list[list[str]]:
         """`n` continuations (without the prompt) of each prompt, cut at the first `stop` string.
 
-        `temperature` 0 is greedy. The text of prompt i, sample j depends on (seed, i, j) only, not on
-        batching. A prompt that leaves no room for `max_new_tokens` loses its beginning.
+        `temperature` 0 is greedy. The text of prompt i, sample j depends on (seed, i, j) only (i counts from
+        `first`), not on batching. A prompt that leaves no room for `max_new_tokens` loses its beginning.
         """
         sampling = Sampling(max_new_tokens, n, temperature, top_p, seed, tuple(stop))
         ids = [self._encoder.prompt(prompt, max_new_tokens) for prompt in prompts]
         with self._evaluating():
             generator = Generator(self._forward, self.tokenizer, self._eos_ids(), self.rows, self.progress)
-            return generator(ids, sampling)
+            return generator(ids, sampling, self.first)
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens."""
         return [self._encoder.ids(text, special=False) for text in texts]
+
+    def encode(self, context: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Ids of the tokens that are given and that are scored, as `logprobs` cuts them; without a context those
+        of the first window of `rolling`. For metrics that run `hf` themselves."""
+        item = self._encoder.pair(context, continuation) if context else self._encoder.windows(continuation)[0]
+        return item.context, item.continuation
 
     def _eos_ids(self) -> frozenset[int]:
         configured = getattr(getattr(self.hf, "generation_config", None), "eos_token_id", None)
@@ -115,8 +131,12 @@ class EvalModel:
 
 
 def _joined(parts: Sequence[TokenScores]) -> TokenScores:
+    if len(parts) == 1:
+        return parts[0]
     return TokenScores(
         tuple(t for p in parts for t in p.tokens),
         tuple(x for p in parts for x in p.logprobs),
         tuple(g for p in parts for g in p.greedy),
+        tuple(m for p in parts for m in p.means),
+        tuple(v for p in parts for v in p.variances),
     )

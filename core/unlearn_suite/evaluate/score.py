@@ -1,9 +1,9 @@
-"""Score one metric entry: call the metric, and check everything it hands back."""
+"""Score one metric entry: call the metric, part by part where it may be, and check everything it hands back."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,6 +11,11 @@ from ..errors import PluginError, SuiteError
 from ..specs import Example, MetricSpec
 from .metric import Metric, Row
 from .model import EvalModel
+
+PART = 256
+"""examples that are scored and kept together; fixed, so that an interrupted scoring ends with the same bits"""
+
+Kept = Callable[[list[Row], int], None]
 
 
 def score_entry(
@@ -23,34 +28,43 @@ def score_entry(
     spec: MetricSpec | None = None,
     done: Callable[[int, int], None] | None = None,
     guard: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    known: tuple[Sequence[Row], int] = ((), 0),
+    keep: Kept | None = None,
 ) -> list[Row]:
     """All rows of one metric entry of a cell (cell.json's form: name, use, with, data ...).
 
-    `done(scored, total)` counts examples while the model works; `guard` wraps the metric's code, so that what it
-    raises can be told with its own file and line. Raises `PluginError` naming the metric
-    for rows that break its spec (values that are not finite or not declared, ids that are repeated or
-    not those of the examples) and for any exception in its code; a `SuiteError` of the metric passes,
-    with the entry as its place.
+    `known` are rows that an earlier process has kept, and how many examples they cover; `keep(rows, covered)` is
+    called after every part but the last. `done(scored, total)` counts examples while the model works; `guard` wraps
+    the metric's code, so that what it raises can be told with its own file and line. Raises `PluginError` naming the
+    metric for rows that break its spec (values that are not finite or not declared, ids that are repeated or not
+    those of the examples) and for any exception in its code; a `SuiteError` of the metric passes, with the entry as
+    its place.
     """
     where = f"{entry['use']} ({entry['name']})"
     if spec is not None and spec.needs_data and not examples:
         raise SuiteError(f"metric {entry['name']!r} has no examples", code="no-examples", where=where)
-    model.progress = _scaled(done, len(examples))
-    try:
-        with guard():
-            rows = list(metric.score(model, examples, seed))
-    except SuiteError as error:
-        error.where = error.where or where
-        raise
-    except Exception as error:
-        raise PluginError(
-            f"metric {entry['name']!r} failed: {type(error).__name__}: {error}",
-            code="metric-failed",
-            where=where,
-            hint="run again with --debug to see where, and report it to the plugin's author",
-        ) from error
-    finally:
-        model.progress = None
+    rows = list(known[0])
+    for start, part in _parts(examples, known[1], spec):
+        model.first = start
+        model.progress = _scaled(done, start, len(part), len(examples))
+        try:
+            with guard():
+                new = list(metric.score(model, part, seed))
+        except SuiteError as error:
+            error.where = error.where or where
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"metric {entry['name']!r} failed: {type(error).__name__}: {error}",
+                code="metric-failed",
+                where=where,
+                hint="run again with --debug to see where, and report it to the plugin's author",
+            ) from error
+        finally:
+            model.progress, model.first = None, 0
+        rows += new
+        if keep and start + len(part) < len(examples):
+            keep(new, start + len(part))
     problem = check_rows(rows, spec, examples)
     if problem:
         raise PluginError(
@@ -102,8 +116,17 @@ def _check_ids(ids: Sequence[str], examples: Iterable[Example]) -> str:
     return "" if places == sorted(places) else "returned rows that are not in the order of the examples"
 
 
-def _scaled(done: Callable[[int, int], None] | None, examples: int) -> Callable[[int, int], None] | None:
+def _parts(examples: Sequence[Example], start: int, spec: MetricSpec | None) -> Iterator[tuple[int, Sequence[Example]]]:
+    """(number of the first example, examples) of each part that is not scored yet."""
+    size = PART if spec is not None and spec.by_example else max(len(examples), 1)
+    for at in range(start, max(len(examples), 1), size):
+        yield at, examples[at : at + size]
+
+
+def _scaled(
+    done: Callable[[int, int], None] | None, start: int, part: int, examples: int
+) -> Callable[[int, int], None] | None:
     """The model counts sequences; the display counts examples."""
     if done is None:
         return None
-    return lambda part, whole: done(part * examples // max(whole, 1), examples)
+    return lambda scored, whole: done(start + scored * part // max(whole, 1), examples)

@@ -19,11 +19,17 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class TokenScores:
-    """What the model thinks of each scored token: natural log-probability, and whether it is the argmax."""
+    """What the model thinks of each scored token: natural log-probability, and whether it is the argmax.
+
+    `means` and `variances` are those of log p(v) over v ~ p at each token's position; empty unless `moments`
+    were asked for.
+    """
 
     tokens: Ids
     logprobs: tuple[float, ...]
     greedy: tuple[bool, ...]
+    means: tuple[float, ...] = ()
+    variances: tuple[float, ...] = ()
 
     @property
     def total(self) -> float:
@@ -39,6 +45,9 @@ class TokenScores:
     def exact(self) -> bool:
         """Whether greedy decoding gives exactly these tokens."""
         return all(self.greedy)
+
+    def without_moments(self) -> TokenScores:
+        return TokenScores(self.tokens, self.logprobs, self.greedy)
 
 
 @dataclass(frozen=True)
@@ -65,10 +74,17 @@ class Pass:
 class Scorer:
     """Scores items in any order and of any length; results come back in the order of the items."""
 
-    def __init__(self, forward: Forward, batch_tokens: int, progress: Callable[[int, int], None] | None = None) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        batch_tokens: int,
+        progress: Callable[[int, int], None] | None = None,
+        moments: bool = False,
+    ) -> None:
         self.forward = forward
         self.batch_tokens = batch_tokens
         self.progress = progress
+        self.moments = moments
 
     def __call__(self, items: Sequence[Item]) -> list[TokenScores]:
         # Items that differ only in their last token (the letters of an exam) read the same input.
@@ -110,9 +126,9 @@ class Scorer:
         singles = [Family((), (inputs,)) for inputs in sorted(alone, key=len, reverse=True)]
         for batch in self._cut(singles):
             inputs = [family.members[0] for family in batch]
-            ids_bt, mask_bt = pad(inputs, self.forward.device)
-            padded = len(inputs[-1]) < ids_bt.shape[1]
-            h_btd, _ = self.forward.hidden(ids_bt, mask_bt if padded else None)
+            ids_bt, _ = pad(inputs, self.forward.device)
+            # No mask: what is padded comes after every token that is read, and a causal model looks back only.
+            h_btd, _ = self.forward.hidden(ids_bt, None)
             yield Pass(inputs, [0] * len(inputs), h_btd)
 
     def _cut(self, families: list[Family]) -> Iterator[list[Family]]:
@@ -161,10 +177,16 @@ class Scorer:
                 wanted.append(index)
                 pieces.append(done.h_btd[row, len(items[index].context) - 1 - start : len(inputs) - start])
         targets = [token for index in wanted for token in items[index].continuation]
-        logprobs, greedy = self.forward.score(torch.cat(pieces), targets)
+        found = self.forward.score(torch.cat(pieces), targets, self.moments)
         at = 0
         for index in wanted:
             tokens = items[index].continuation
             part = slice(at, at + len(tokens))
-            scores[index] = TokenScores(tokens, tuple(logprobs[part]), tuple(greedy[part]))
+            scores[index] = TokenScores(
+                tokens,
+                tuple(found.logprobs[part]),
+                tuple(found.greedy[part]),
+                tuple(found.means[part]),
+                tuple(found.variances[part]),
+            )
             at = part.stop

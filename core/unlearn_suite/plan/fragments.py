@@ -13,8 +13,23 @@ from .faults import Faults, suggest
 from .grammar import FragmentWords, ProblemUseWords, ProblemWords
 from .model import SHIPPED, MetricUse, Problem, Shipped, Stage
 from .packaged import merge, packaged_file
+from .parameters import filled
 from .resolve import Resolver
-from .text import Node, read_yaml
+from .text import Mark, Node, read_yaml
+
+
+def read_fragment(spec: ProblemSpec, faults: Faults, at: Mark | str = "") -> Node | None:
+    """The file of a problem that a plugin ships, its outer words checked; `at` is where a plan names it."""
+    try:
+        path = packaged_file(spec.fragment)
+    except (ImportError, TypeError, ValueError) as error:
+        message = f"the fragment {spec.fragment!r} of problem {spec.name!r} cannot be found: {error}"
+        faults.add(at, message, "plan-fragment", "tell the plugin's author")
+        return None
+    body = read_yaml(path, faults)
+    if body is None or check(body, FragmentWords, faults) is None:
+        return None
+    return body
 
 
 class ProblemReader:
@@ -51,6 +66,7 @@ class ProblemReader:
         if entry is None or not isinstance(entry.spec, ProblemSpec):
             return None
         body = self._fragment(entry.qualified, entry.spec, node)
+        body = filled(body, node, entry.spec, self.faults) if body else None
         if body is None:
             return None
         label = (words.label if words else None) or entry.spec.name
@@ -59,20 +75,8 @@ class ProblemReader:
     def _fragment(self, qualified: str, spec: ProblemSpec, node: Node) -> Node | None:
         """The parsed and checked fragment; read once however often a plan uses it."""
         if qualified not in self._fragments:
-            self._fragments[qualified] = self._read_fragment(spec, node)
+            self._fragments[qualified] = read_fragment(spec, self.faults, node.map["use"].at)
         return self._fragments[qualified]
-
-    def _read_fragment(self, spec: ProblemSpec, node: Node) -> Node | None:
-        try:
-            path = packaged_file(spec.fragment)
-        except (ImportError, TypeError, ValueError) as error:
-            message = f"the fragment {spec.fragment!r} of problem {spec.name!r} cannot be found: {error}"
-            self.faults.add(node.map["use"].at, message, "plan-fragment", "tell the plugin's author")
-            return None
-        body = read_yaml(path, self.faults)
-        if body is None or check(body, FragmentWords, self.faults) is None:
-            return None
-        return body
 
     def _changed(self, body: Node, node: Node, label: str) -> Node:
         """The fragment with the plan's `data` and `metrics` merged in, and its `set` carried out."""

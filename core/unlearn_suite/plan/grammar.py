@@ -175,6 +175,8 @@ class ProblemUseWords(Config):
     """problem name, or distribution/name"""
     label: Label | None = Field(default=None, alias="as")
     """what it is called in the results (none = its name)"""
+    options: dict[str, Any] | None = Field(default=None, alias="with")
+    """what its `parameters` ask for (`unlearn-suite plugins show NAME`)"""
     data: dict[str, Any] | None = None
     """changes to its data roles, merged deeply; further roles"""
     metrics: dict[str, Any] | None = None
@@ -210,6 +212,8 @@ class FragmentWords(_ProblemBody):
 
     problem: Label
     """its name"""
+    parameters: dict[str, Any] = {}  # noqa: RUF012
+    """name -> what a plan tells under `with`; `$name` stands for it in the texts of this file"""
 
 
 class PlanWords(Config):

@@ -8,6 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..specs import DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec, Train
+from .faults import Faults
+from .fragments import read_fragment
 from .grammar import (
     ArmWords,
     Compute,
@@ -19,6 +21,7 @@ from .grammar import (
     ProblemWords,
 )
 from .model import SHIPPED, CatalogLike, EntryLike, Kind
+from .parameters import ParameterWords, read_parameters
 
 Schema = dict[str, Any]
 
@@ -43,8 +46,9 @@ def plan_schema(catalog: CatalogLike) -> Schema:
     body = {"data": data, "metrics": _list(_ref("metric"))}
     brought = {"type": "object", "properties": {"stages": stages}, "additionalProperties": False}
     _model_def(ArmWords, "arm", defs, {"stages": {"anyOf": [stages, {"enum": list(SHIPPED)}]}})
-    use = {"use": _names(catalog, "problem"), "data": {"type": "object"}, "metrics": {"type": "object"}}
-    _model_def(ProblemUseWords, "problem-use", defs, use)
+    problems = catalog.entries("problem")
+    uses = [_problem_use(entry, _spellings(entry, problems), defs) for entry in problems]
+    defs["problem-use"] = {"anyOf": uses} if uses else {}
     _model_def(ProblemWords, "problem-inline", defs, {**body, **dict.fromkeys(("start", *SHIPPED), brought)})
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -82,6 +86,37 @@ def _entry_schema(entry: EntryLike, spellings: list[str], defs: dict[str, Schema
         assert isinstance(spec, DatasetSpec)
     described = {"title": entry.qualified, "description": spec.summary, "type": "object"}
     return {**described, "properties": own, "required": required, "additionalProperties": False}
+
+
+def _problem_use(entry: EntryLike, spellings: list[str], defs: dict[str, Schema]) -> Schema:
+    """A definition of the plan's words for one problem, its parameters under `with`."""
+    spec = entry.spec
+    assert isinstance(spec, ProblemSpec)
+    body = read_fragment(spec, Faults())
+    parameters = read_parameters(body, Faults()) if body else {}
+    given: Schema = {
+        "type": "object",
+        "properties": {name: _parameter(words) for name, words in parameters.items()},
+        "additionalProperties": False,
+    }
+    needed = [name for name, words in parameters.items() if words.required]
+    if needed:
+        given["required"] = needed
+    names = {"enum": spellings, "description": spec.summary}
+    changes: dict[str, Schema] = {"data": {"type": "object"}, "metrics": {"type": "object"}}
+    use = {"use": names, "with": given, **changes}
+    name = _model_def(ProblemUseWords, f"problem:{entry.qualified}", defs, use)
+    if needed:
+        defs[name]["required"] = ["use", "with"]
+    return _ref(name)
+
+
+def _parameter(words: ParameterWords) -> Schema:
+    kind = {"text": "string", "path": "string", "flag": "boolean", "list": "array"}.get(words.type, words.type)
+    schema: Schema = {"type": kind, "description": words.summary}
+    if words.required:
+        return schema
+    return {**schema, "default": words.default} | ({"type": [kind, "null"]} if words.default is None else {})
 
 
 def _train(spec: ObjectiveSpec, defs: dict[str, Schema]) -> dict[str, Schema]:

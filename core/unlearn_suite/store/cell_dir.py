@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -194,7 +194,26 @@ class CellDir:
         scores = [{**_score_row(row), "values": dict(row["values"])} for row in rows]
         write_bytes(self.samples_path(entry), jsonl_bytes(samples))
         write_bytes(self.scores_path(entry), jsonl_bytes(scores))
+        self._forget_kept(entry)
         self._add_scored(entry)
+
+    def partial_path(self, entry: str) -> Path:
+        return self.path / "partial" / f"{file_name(entry)}.jsonl"
+
+    def keep_rows(self, entry: str, rows: Sequence[Mapping[str, Any]], covered: int) -> None:
+        """Keep the next rows of an entry that is being scored; they cover its examples up to number `covered`."""
+        append_jsonl(self.partial_path(entry), {"covered": covered, "rows": [dict(row) for row in rows]})
+
+    def kept_rows(self, entry: str) -> tuple[list[Json], int]:
+        """All rows that an interrupted scoring has kept, and how many examples they cover."""
+        parts = read_jsonl(self.partial_path(entry), self._on_torn)
+        return [row for part in parts for row in part["rows"]], parts[-1]["covered"] if parts else 0
+
+    def _forget_kept(self, entry: str) -> None:
+        path = self.partial_path(entry)
+        path.unlink(missing_ok=True)
+        with suppress(OSError):  # others' rows are in there, or nothing ever was
+            path.parent.rmdir()
 
     def has_scores(self, entry: str) -> bool:
         return self.scores_path(entry).exists()

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from ..engine.distributed import here
 from ..errors import SuiteError
+from ..evaluate.encode import Encoder, max_length_of
 from .beginning import Interrupted, begin
+from .data_checks import check_lengths
 from .inputs import Inputs
 from .loaded import borrowed_model
 from .scoring import score_cell
@@ -37,6 +39,7 @@ def execute(cell: Cell, cell_dir: CellDir, catalog: Catalog, run: RunDir, progre
             choose = first_needs(cell, cell_dir, catalog)
             loaded = stack.enter_context(borrowed_model(cell, progress, choose))
             progress.end()
+        check_lengths(cell, inputs.roles, Encoder(loaded.tokenizer, max_length_of(loaded.model, loaded.tokenizer)))
         if cell.start["from"] != "original":
             with clock("start"):
                 begin(cell, cell_dir, catalog, run, progress, inputs, loaded)

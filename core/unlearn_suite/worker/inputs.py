@@ -9,6 +9,7 @@ from ..errors import PrerequisiteError
 from ..plugins import blame, load_target
 from ..specs import DatasetSpec, Example
 from ..study import canonical
+from .data_checks import check_examples
 
 if TYPE_CHECKING:
     from ..plugins import Catalog
@@ -27,20 +28,26 @@ class Inputs:
         self.roles: dict[str, tuple[Example, ...]] = {}
 
     def load(self, progress: Progress) -> None:
-        """Raises `PluginError` when a dataset's code fails, `PrerequisiteError` when a role is empty."""
+        """Raises `PluginError` when a dataset's code fails, `PrerequisiteError` when one is empty, `PlanError` for
+        examples that no evaluation can use."""
         progress.begin("loading data", len(self.cell.data))
         for done, (role, sources) in enumerate(self.cell.data.items(), start=1):
-            examples = tuple(e for source in sources for e in self._source(source))
-            if not examples:
-                raise PrerequisiteError(
-                    f"the data role {role!r} has no examples",
-                    code="empty-role",
-                    where=self.cell.folder,
-                    hint="check the dataset's options (a subject, a part, a filter)",
-                )
+            examples = tuple(e for source in sources for e in self._filled(role, source))
             self.roles[role] = examples
             progress.update(done)
+        check_examples(self.cell, self.roles)
         progress.end()
+
+    def _filled(self, role: str, source: Mapping[str, Any]) -> Sequence[Example]:
+        examples = self._source(source)
+        if not examples:
+            raise PrerequisiteError(
+                f"the data role {role!r} has no examples from {source['use']}",
+                code="empty-role",
+                where=self.cell.folder,
+                hint="check the dataset's options (a subject, a part, a filter)",
+            )
+        return examples
 
     def _source(self, source: Mapping[str, Any]) -> Sequence[Example]:
         key = canonical([source["use"], source["with"], source.get("fingerprint", "")])

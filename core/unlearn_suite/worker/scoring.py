@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ..evaluate.memory import ScoreMemory
+from ..evaluate.metric import Row
 from ..evaluate.model import EvalModel
 from ..evaluate.score import score_entry
 from ..plugins import blame, load_target
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 Rows = Sequence[Mapping[str, Any]]
 
 
+class _Stopped(Exception):
+    """A stop was asked for between two parts of an entry; what is scored is kept."""
+
+
 def score_cell(
     cell: Cell,
     cell_dir: CellDir,
@@ -31,12 +37,16 @@ def score_cell(
     inputs: Inputs,
     loaded: LoadedModel,
 ) -> bool:
-    """Score what is not scored yet. False when a stop was asked for between two entries."""
+    """Score what is not scored yet. False when a stop was asked for before the end.
+
+    The entries share one pass of the model: what one of them has asked is not computed again for another.
+    """
     model = EvalModel(
         loaded.model,
         loaded.tokenizer,
         device=loaded.device,
         batch_tokens=int(cell.compute.get("eval_tokens") or 2048),
+        memory=ScoreMemory(),
     )
     for entry in cell.metrics:
         if entry["combines"] or cell_dir.has_scores(entry["name"]):
@@ -44,13 +54,16 @@ def score_cell(
         if progress.stop_requested():
             return False
         loaded.bring(None, progress)
-        if cell.is_base:  # its own entries' keys name its scores; a control's name those of what it is compared with
-            with run.shared_lock(entry["key"]):
-                if not cell_dir.copy_shared(entry["name"], entry["key"]):
-                    _score(entry, cell, cell_dir, catalog, progress, inputs, model)
-                    cell_dir.publish_shared(entry["name"], entry["key"])
-        else:
-            _score(entry, cell, cell_dir, catalog, progress, inputs, model)
+        try:
+            if cell.is_base:  # the keys of a control's entries name the scores of what it is compared with
+                with run.shared_lock(entry["key"]):
+                    if not cell_dir.copy_shared(entry["name"], entry["key"]):
+                        _score(entry, cell, cell_dir, catalog, progress, inputs, model)
+                        cell_dir.publish_shared(entry["name"], entry["key"])
+            else:
+                _score(entry, cell, cell_dir, catalog, progress, inputs, model)
+        except _Stopped:
+            return False
         catalog.notify(
             "on_scores", cell=cell.to_json(), metric=entry["name"], rows=list(cell_dir.scores(entry["name"]))
         )
@@ -73,6 +86,13 @@ def _score(
         metric = load_target(spec.load)(spec.config(**entry["with"]))
     examples = inputs.roles[entry["data"]] if entry.get("data") else ()
     progress.begin(f"scoring {entry['name']}", len(examples) or None)
+
+    def keep(rows: list[Row], covered: int) -> None:
+        cell_dir.keep_rows(entry["name"], [asdict(row) for row in rows], covered)
+        if progress.stop_requested():
+            raise _Stopped
+
+    kept, covered = cell_dir.kept_rows(entry["name"])
     rows = score_entry(
         entry,
         metric,
@@ -82,6 +102,8 @@ def _score(
         spec=spec,
         done=lambda done, _: progress.update(done),
         guard=lambda: blame(found),
+        known=([Row(**row) for row in kept], covered),
+        keep=keep,
     )
     cell_dir.write_scores(entry["name"], [asdict(row) for row in rows])
     progress.end()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...specs import MetricSpec
-from . import cloze, generations, harmonic_mean, harness, multiple_choice, perplexity, rouge
+from . import cloze, generations, harmonic_mean, harness, multiple_choice, pairs, perplexity, robust_choice, rouge
 
 
 def metric_specs() -> list[MetricSpec]:
@@ -11,6 +11,8 @@ def metric_specs() -> list[MetricSpec]:
     return [
         cloze.SPEC,
         multiple_choice.SPEC,
+        robust_choice.SPEC,
+        pairs.SPEC,
         perplexity.SPEC,
         generations.SPEC,
         rouge.SPEC,

@@ -251,5 +251,7 @@ SPEC = MetricSpec(
         "word_perplexity": ValueSpec("perplexity per word", better="lower", lowest=1, aggregate="exp-mean"),
         "byte_perplexity": ValueSpec("perplexity per byte", better="lower", lowest=1, aggregate="exp-mean"),
         "bits_per_byte": ValueSpec("bits per byte", unit="bits", better="lower", lowest=0),
+        "pct_stereotype": ValueSpec("the stereotype is more probable than its opposite", lowest=0, highest=1),
+        "likelihood_diff": ValueSpec("absolute difference of both log-likelihoods", unit="nats", lowest=0),
     },
 )

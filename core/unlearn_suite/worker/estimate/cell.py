@@ -15,6 +15,7 @@ from ...engine.accounting import PeakMemory
 from ...engine.kept import MEMORY_SHARE
 from ...engine.preflight import Family, StageEstimate, StagePlan, estimate_stage
 from ...errors import SuiteError
+from ...evaluate.memory import ScoreMemory
 from ...evaluate.metric import Metric
 from ...models.memory import free_memory
 from ...models.outline import outline
@@ -132,7 +133,8 @@ class _Estimator:
     ) -> tuple[ScoringEstimate, list[str]]:
         """Of the metrics, and of what stages have the model write in their setup."""
         missing = []
-        model = CountingModel(family.full, tokenizer, batch_tokens=int(cell.compute.get("eval_tokens") or 2048))
+        tokens = int(cell.compute.get("eval_tokens") or 2048)
+        model = CountingModel(family.full, tokenizer, batch_tokens=tokens, memory=ScoreMemory())
         for sampled in (s for stage in stages for s in stage.sampled):
             model.generate(
                 sampled.prompts,

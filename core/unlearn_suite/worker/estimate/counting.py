@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...evaluate.forward import HeadScores
 from ...evaluate.model import EvalModel
 
 _WORDS = 8
@@ -60,9 +61,10 @@ class CountingForward:
         self.head_rows += len(h_nd)
         return torch.zeros(len(h_nd), _WORDS)
 
-    def score(self, h_nd: Tensor, targets: Sequence[int]) -> tuple[list[float], list[bool]]:
-        self.head_rows += len(targets)
-        return [-1.0] * len(targets), [True] * len(targets)
+    def score(self, h_nd: Tensor, targets: Sequence[int], moments: bool = False) -> HeadScores:
+        self.head_rows += (count := len(targets))
+        many = count if moments else 0
+        return HeadScores([-1.0] * count, [True] * count, [-1.0] * many, [1.0] * many)
 
 
 class CountingModel(EvalModel):

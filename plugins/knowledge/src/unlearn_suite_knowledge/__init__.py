@@ -1,4 +1,4 @@
-"""The everyday-knowledge problem, its data, and the objectives for removing knowledge."""
+"""Problems of knowledge (everyday facts, WMDP, MMLU), their data, and the objective for removing knowledge."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from unlearn_suite import DatasetSpec, ObjectiveSpec, ProblemSpec, hookimpl
 
+from . import exams
 from .cosine_rmu import config as cosine_rmu
 from .data import KnowledgeConfig
 
@@ -28,6 +29,8 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             source="written for this project",
         )
     )
+    for spec in exams.DATASETS:
+        register(spec)
 
 
 @hookimpl
@@ -39,3 +42,5 @@ def register_problems(register: Callable[[ProblemSpec], None]) -> None:
             fragment="unlearn_suite_knowledge:problems/everyday-knowledge.yaml",
         )
     )
+    for spec in exams.PROBLEMS:
+        register(spec)

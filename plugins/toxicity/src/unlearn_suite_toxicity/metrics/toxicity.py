@@ -118,6 +118,7 @@ SPEC = MetricSpec(
     load="unlearn_suite_toxicity.metrics.toxicity:Toxicity",
     config=ToxicityConfig,
     sampled=True,
+    by_example=True,
     extras=("profanity",),
     paper="arXiv:2009.11462",
     values={

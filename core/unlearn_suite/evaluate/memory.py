@@ -1,0 +1,47 @@
+"""What has been scored is not scored again: token scores by token ids, for one model whose weights stand still."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from .encode import Item
+from .scorer import TokenScores
+
+TOKENS = 500_000
+"""scored tokens that are remembered (about 60 MB)"""
+
+
+class ScoreMemory:
+    """Scores of the items asked for last, up to `limit` scored tokens. Exact: the key is all token ids."""
+
+    def __init__(self, limit: int = TOKENS) -> None:
+        self.limit = limit
+        self.tokens = 0
+        self._known: OrderedDict[Item, TokenScores] = OrderedDict()
+
+    def __call__(
+        self, items: Sequence[Item], moments: bool, score: Callable[[Sequence[Item]], list[TokenScores]]
+    ) -> list[TokenScores]:
+        """Scores in the order of `items`; `score` is asked once for each distinct item that is not known."""
+        found = {item: known for item in items if (known := self._get(item, moments)) is not None}
+        new = list(dict.fromkeys(item for item in items if item not in found))
+        found.update(zip(new, score(new) if new else [], strict=True))
+        for item in new:
+            self._put(item, found[item])
+        return [found[item] for item in items]
+
+    def _get(self, item: Item, moments: bool) -> TokenScores | None:
+        known = self._known.get(item)
+        if known is None or (moments and not known.means):
+            return None
+        self._known.move_to_end(item)
+        return known if moments else known.without_moments()
+
+    def _put(self, item: Item, scores: TokenScores) -> None:
+        if self._known.pop(item, None) is None:
+            self.tokens += len(scores.tokens)
+        self._known[item] = scores
+        while self.tokens > self.limit:
+            _, dropped = self._known.popitem(last=False)
+            self.tokens -= len(dropped.tokens)

@@ -1,0 +1,92 @@
+"""What no evaluation can mend, found in a cell's examples before anything is trained. It holds for every dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import PlanError
+from ..specs import Example
+
+if TYPE_CHECKING:
+    from ..evaluate.encode import Encoder
+    from ..study import Cell
+
+HELD_OUT = ("held-out", "holdout", "retain")
+"""roles whose texts must not be among those of the role `forget`"""
+GROUPS = ("member", "non-member")
+"""groups of one role whose texts are compared"""
+
+Roles = Mapping[str, Sequence[Example]]
+
+
+def check_examples(cell: Cell, roles: Roles) -> None:
+    """Raises `PlanError` for labels outside the choices, ids that a metric cannot tell apart, and leaks."""
+    scored = {entry["data"] for entry in cell.metrics if entry.get("data")}
+    for role, examples in roles.items():
+        _check_answers(role, examples)
+        if role in scored:
+            _check_ids(role, examples)
+        parts = [[e for e in examples if e.group == group] for group in GROUPS]
+        _check_leak(f"role {role!r}, group {GROUPS[0]}", parts[0], f"group {GROUPS[1]}", parts[1])
+    for role in HELD_OUT:
+        _check_leak("role 'forget'", roles.get("forget", ()), f"role {role!r}", roles.get(role, ()))
+
+
+def check_lengths(cell: Cell, roles: Roles, encoder: Encoder) -> None:
+    """Raises `PlanError` for a prompt, or a text or choice after a prompt, that exceeds the model's context."""
+    for role in dict.fromkeys(entry["data"] for entry in cell.metrics if entry.get("data")):
+        for example in roles[role]:
+            after = (example.text, *example.choices) if example.prompt else example.choices
+            for what, text in (("prompt", example.prompt), *(("text", text) for text in after)):
+                # no tokenizer makes more tokens than there are bytes
+                if len(text.encode()) <= encoder.max_length or (n := len(encoder.ids(text))) <= encoder.max_length:
+                    continue
+                raise PlanError(
+                    f"the {what} of {example.id!r} has {n} tokens; the model's context is {encoder.max_length}",
+                    code="data-length",
+                    where=f"data role {role!r}",
+                    hint="shorten it, leave it out, or take a model with a longer context",
+                )
+
+
+def _check_answers(role: str, examples: Sequence[Example]) -> None:
+    for example in examples:
+        if example.answer is not None and not 0 <= example.answer < len(example.choices):
+            raise PlanError(
+                f"the answer of {example.id!r} is {example.answer}, and it has {len(example.choices)} choices",
+                code="data-answer",
+                where=f"data role {role!r}",
+                hint="answers count from 0",
+            )
+
+
+def _check_ids(role: str, examples: Sequence[Example]) -> None:
+    seen: set[str] = set()
+    for example in examples:
+        if example.id in seen:
+            raise PlanError(
+                f"two examples have the id {example.id!r}",
+                code="data-ids",
+                where=f"data role {role!r}",
+                hint="two datasets of the role overlap, or are files of the same name: rename one",
+            )
+        seen.add(example.id)
+
+
+def _check_leak(one: str, examples: Sequence[Example], other: str, held_out: Sequence[Example]) -> None:
+    known = {_words(e): e.id for e in examples}
+    both = [(known[words], e.id) for e in held_out if (words := _words(e)) in known]
+    if both:
+        first, second = both[0]
+        raise PlanError(
+            f"{len(both)} of {len(held_out)} texts are in {one} and in {other}, such as {first!r} and {second!r}",
+            code="data-leak",
+            where=other,
+            hint="the second must hold texts that the first does not have: take them out of one of the two",
+        )
+
+
+def _words(example: Example) -> tuple[Any, ...]:
+    """An example's whole text, however it is spaced and cut into prompt and text."""
+    return tuple(f"{example.prompt} {example.text}".split())

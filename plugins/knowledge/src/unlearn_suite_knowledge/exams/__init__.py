@@ -1,0 +1,65 @@
+"""Published exams: MMLU, the WMDP questions, and the corpora that go with them."""
+
+from __future__ import annotations
+
+from unlearn_suite import DatasetSpec, ProblemSpec
+
+from .corpora import CorporaConfig
+from .mmlu import MmluConfig
+from .wmdp import WmdpConfig
+
+_HERE = "unlearn_suite_knowledge.exams"
+_WMDP = "arXiv:2403.03218"
+
+DATASETS = (
+    DatasetSpec(
+        name="mmlu",
+        summary="MMLU: four-choice questions of 57 subjects, from the hub or the release's CSV files",
+        load=f"{_HERE}.mmlu:load",
+        config=MmluConfig,
+        licence="MIT",
+        source="https://github.com/hendrycks/test",
+    ),
+    DatasetSpec(
+        name="wmdp",
+        summary="WMDP: four-choice questions on hazardous biology, chemistry and cybersecurity",
+        load=f"{_HERE}.wmdp:load",
+        config=WmdpConfig,
+        licence="MIT",
+        source="https://huggingface.co/datasets/cais/wmdp",
+    ),
+    DatasetSpec(
+        name="wmdp-corpora",
+        summary="WMDP's forget and retain corpora: papers on biology, web text on cybersecurity",
+        load=f"{_HERE}.corpora:load",
+        config=CorporaConfig,
+        source="https://huggingface.co/datasets/cais/wmdp-corpora",
+    ),
+)
+
+PROBLEMS = (
+    ProblemSpec(
+        name="wmdp-bio",
+        summary="Forget hazardous biology (WMDP); keep the rest of biology, MMLU and plain English",
+        fragment="unlearn_suite_knowledge:problems/wmdp-bio.yaml",
+        paper=_WMDP,
+    ),
+    ProblemSpec(
+        name="wmdp-cyber",
+        summary="Forget hazardous cybersecurity (WMDP); keep the rest of computing, MMLU and plain English",
+        fragment="unlearn_suite_knowledge:problems/wmdp-cyber.yaml",
+        paper=_WMDP,
+    ),
+    ProblemSpec(
+        name="wmdp-chem",
+        summary="Forget hazardous chemistry (WMDP), from questions and answers; keep the rest of chemistry and MMLU",
+        fragment="unlearn_suite_knowledge:problems/wmdp-chem.yaml",
+        paper=_WMDP,
+    ),
+    ProblemSpec(
+        name="mmlu-subject",
+        summary="Forget one subject of MMLU, from questions and answers; keep the subjects beside it",
+        fragment="unlearn_suite_knowledge:problems/mmlu-subject.yaml",
+        paper="arXiv:2009.03300",
+    ),
+)

@@ -1,0 +1,106 @@
+"""Data that no evaluation can use is one clear error before any training, whatever dataset it comes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unlearn_suite.cli import main
+from unlearn_suite.errors import PlanError
+from unlearn_suite.evaluate.encode import Encoder
+from unlearn_suite.specs import Example
+from unlearn_suite.study import Cell
+from unlearn_suite.testing.tiny import save_tiny, tiny_tokenizer
+from unlearn_suite.worker.data_checks import check_examples, check_lengths
+
+PLAN = """
+plan: 1
+name: p
+models: {tiny: {path: model}}
+problems:
+  - name: words
+    data:
+      forget: {use: jsonl, with: {path: forget.jsonl}}
+      retain: {use: jsonl, with: {path: retain.jsonl, where: {group: kept}}}
+      held-out: {use: jsonl, with: {path: held-out.jsonl}}
+      asked: {use: jsonl, with: {path: asked.jsonl, columns: {labels: labels}}}
+    metrics:
+      - {use: multiple-choice, data: asked}
+      - {use: perplexity, data: held-out}
+arms:
+  trained: {stages: [{use: graddiff, steps: 1, batch: 1}]}
+"""
+ROWS = {
+    "forget": [{"text": "the cat drinks milk"}],
+    "retain": [{"text": "rain falls", "group": "kept"}],
+    "held-out": [{"text": "a dog eats meat"}],
+    "asked": [{"prompt": "the cat", "choices": [" a", " b"], "answer": "x", "labels": ["x", "y"]}],
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("m") / "model")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "code", "words"),
+    [
+        ("retain", {"group": "lost"}, 4, ["'retain' has no examples", "unlearn-suite/jsonl", "a filter"]),
+        ("retain", {"grp": "kept"}, 2, ["retain.jsonl:1", "there is no column 'group'; its columns are text, grp"]),
+        ("asked", {"answer": "z"}, 2, ["asked.jsonl:1", "'z' is not one of the labels"]),
+        ("asked", {"prompt": "x" * 300}, 2, ["the prompt of 'asked:1' has 300 tokens; the model's context is 256"]),
+        ("held-out", {"text": "the  cat drinks milk"}, 2, ["1 of 1 texts are in role 'forget' and in role 'held-out'"]),
+    ],
+    ids=["empty split", "wrong column", "label", "long prompt", "leak"],
+)
+def test_bad_data_ends_the_run_before_any_training(file, change, code, words, model, tmp_path, monkeypatch, capsys):
+    (tmp_path / "model").symlink_to(model)
+    for name, rows in ROWS.items():
+        changed = [{**row, **change} for row in rows] if name == file else rows
+        if "grp" in change and name == file:
+            changed = [{"text": "rain falls", **change}]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, changed)))
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "plan.yaml"])
+    told = " ".join("".join(capsys.readouterr()).split())
+    assert ended.value.code == code and "Traceback" not in told
+    for word in words:
+        assert word in told
+    assert not list(tmp_path.glob("runs/p/cells/*/scalars.jsonl"))
+
+
+def cell(*scored: str) -> Cell:
+    fields = dict.fromkeys(Cell.__dataclass_fields__, "")
+    return Cell(**{**fields, "metrics": [{"name": role, "data": role} for role in scored]})
+
+
+def test_answers_ids_and_groups() -> None:
+    asked = [Example("a", prompt="x", choices=("y", "z"), answer=2)]
+    with pytest.raises(PlanError, match="the answer of 'a' is 2, and it has 2 choices"):
+        check_examples(cell(), {"asked": asked})
+    twice = [Example("a", text="x"), Example("a", text="y")]
+    check_examples(cell(), {"retain": twice})
+    with pytest.raises(PlanError, match="two examples have the id 'a'"):
+        check_examples(cell("retain"), {"retain": twice})
+    seen = [Example("a", prompt="one", text=" two", group="member"), Example("b", text="one two", group="non-member")]
+    with pytest.raises(PlanError, match="1 of 1 texts are in role 'mia', group member and in group non-member"):
+        check_examples(cell(), {"mia": seen})
+    check_examples(cell(), {"mia": seen[:1], "forget": seen[:1], "retain": seen[1:]})
+
+
+def test_lengths_of_what_is_scored() -> None:
+    encoder = Encoder(tiny_tokenizer(), max_length=8)
+    check_lengths(cell("a"), {"a": [Example("e", text="a long text that is cut into windows")]}, encoder)
+    check_lengths(cell(), {"a": [Example("e", prompt="a prompt of a role that is not scored")]}, encoder)
+    for example in (
+        Example("e", prompt="123456789"),
+        Example("e", prompt="1", text="123456789"),
+        Example("e", choices=("1", "123456789")),
+    ):
+        with pytest.raises(PlanError, match="'e' has 9 tokens; the model's context is 8"):
+            check_lengths(cell("a"), {"a": [example]}, encoder)
