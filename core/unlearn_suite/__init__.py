@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from .engine.objective import Loss, LossObjective, Objective, Requirements, Scalars
     from .engine.shape import ModelShape
     from .engine.views import View
+    from .evaluate.examples import token_scores
     from .evaluate.metric import EvalModel, Metric, Row
+    from .evaluate.scorer import TokenScores
     from .evaluate.text import TEXT_STATISTICS, text_statistics
 
 __version__ = "0.1.0"
@@ -39,8 +41,10 @@ _LAZY = {
     "TEXT_STATISTICS": "evaluate.text",
     "Scalars": "engine.objective",
     "StageContext": "engine.context",
+    "TokenScores": "evaluate.scorer",
     "View": "engine.views",
     "text_statistics": "evaluate.text",
+    "token_scores": "evaluate.examples",
 }
 
 _MODULES = {"losses": ".engine.losses", "records": ".builtin.records"}
@@ -70,6 +74,7 @@ __all__ = [
     "Scalars",
     "StageContext",
     "SuiteError",
+    "TokenScores",
     "TrainingError",
     "ValueSpec",
     "View",
@@ -78,6 +83,7 @@ __all__ = [
     "losses",
     "records",
     "text_statistics",
+    "token_scores",
 ]
 
 

@@ -97,6 +97,8 @@ class Train(Config):
     """examples per role and forward pass; the gradient is that of the whole batch (none = no cutting)"""
     length: int = Field(128, ge=2)
     """tokens after which an example is cut"""
+    end: bool = False
+    """the end token follows every text that is not cut: so a model learns where answers end"""
     warmup: int = Field(0, ge=0)
     """steps over which the learning rate rises linearly from 0"""
     clip: float | None = Field(1.0, gt=0)
@@ -152,7 +154,12 @@ class ValueSpec:
     """What one number of a metric's rows means, and how rows become one number.
 
     `aggregate`: "mean" = weighted mean over rows; "exp-mean" = exp of the weighted mean (perplexity from
-    mean NLL per token weighted by token counts).
+    mean NLL per token weighted by token counts); "auc" = the probability that a row of the group "non-member" has a
+    larger value than one of the group "member" (ties count half; rows of other groups do not count).
+
+    `versus` makes a value that no row has: the report computes it from the rows' value `of`, relative to those of the
+    arm called `oracle`. "ks" = log10 of the p-value of a two-sample Kolmogorov-Smirnov test over the rows; "privleak" =
+    100 (A_oracle - A) / (1 - A_oracle) with A the "auc" of `of`.
     """
 
     summary: str
@@ -162,7 +169,9 @@ class ValueSpec:
     chance: float | None = None
     lowest: float | None = None
     highest: float | None = None
-    aggregate: Literal["mean", "exp-mean"] = "mean"
+    aggregate: Literal["mean", "exp-mean", "auc"] = "mean"
+    versus: Literal["", "ks", "privleak"] = ""
+    of: str = ""
 
 
 def _check(name: str, *targets: str) -> None:
@@ -177,9 +186,9 @@ def _check(name: str, *targets: str) -> None:
 class ObjectiveSpec:
     """An unlearning objective.
 
-    `load` names a subclass of `Objective`. `roles` are the data roles each step's batch must hold;
-    `optional_roles` are given to `setup` when the problem has them. `train` overrides the engine's
-    defaults of a stage, by `Train`'s field names. `presets` is a packaged YAML file,
+    `load` names a subclass of `Objective`. `roles` are the data roles each step's batch must hold; "{option}" stands
+    for a role that an option names. `optional_roles` are given to `setup` when the problem has them. `train` overrides
+    the engine's defaults of a stage, by `Train`'s field names. `presets` is a packaged YAML file,
     "package:path/in/package.yaml", of settings by name (see `plan.presets.PresetWords`).
     """
 
@@ -198,6 +207,13 @@ class ObjectiveSpec:
 
     def __post_init__(self) -> None:
         _check(self.name, self.load)
+        for role in self.roles:
+            if role.startswith("{") and role[1:-1] not in self.config.model_fields:
+                raise ValueError(f"role {role!r} of {self.name!r} is none of its options")
+
+    def roles_for(self, config: Config) -> tuple[str, ...]:
+        """The roles under these options."""
+        return tuple(str(getattr(config, role[1:-1])) if role.startswith("{") else role for role in self.roles)
 
 
 @dataclass(frozen=True)
@@ -224,7 +240,11 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """A metric. `load` names a subclass of `Metric`; `values` describes each number of its rows."""
+    """A metric. `load` names a subclass of `Metric`; `values` describes each number of its rows.
+
+    `combines`: the metric scores no examples; the report makes its one value from the headline values of the entries
+    that its option `of` names. "harmonic" = their harmonic mean.
+    """
 
     name: str
     summary: str
@@ -238,6 +258,7 @@ class MetricSpec:
     """True when the row of an example hangs on that example alone (and on the seed): the host then gives the examples
     in parts, keeps the rows of each, and after a crash asks only for those that are missing. Text that is sampled
     must come from one `generate` call with one prompt per example, in their order"""
+    combines: Literal["", "harmonic"] = ""
     extras: tuple[str, ...] = ()
     paper: str = ""
     kind: Literal["metric"] = "metric"
@@ -246,6 +267,21 @@ class MetricSpec:
         _check(self.name, self.load)
         if not self.values:
             raise ValueError(f"metric {self.name!r} declares no values")
+        for name, value in self.values.items():
+            if isinstance(value, ValueSpec):  # what is none is told by the host
+                self._check_source(name, value)
+
+    def _check_source(self, name: str, value: ValueSpec) -> None:
+        """A value relative to the oracle is made of one that rows have."""
+        if bool(value.versus) != bool(value.of):
+            raise ValueError(f"value {name!r} of {self.name!r} needs both `versus` and `of`, or neither")
+        if not value.of:
+            return
+        source = self.values.get(value.of)
+        if source is None or source.versus:
+            raise ValueError(f"value {name!r} of {self.name!r} is made of {value.of!r}, which no row has")
+        if (value.versus == "privleak") != (source.aggregate == "auc"):
+            raise ValueError(f"value {name!r} of {self.name!r}: privleak, and nothing else, is made of an auc")
 
 
 @dataclass(frozen=True)

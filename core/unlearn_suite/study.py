@@ -41,9 +41,9 @@ class Cell:
     """One problem x model x arm x seed, with every option resolved. JSON-able: it is cell.json.
 
     `data`: role -> [{"use", "with", "fingerprint"}]; `stages`: [{"use", "with", "train"}];
-    `metrics`: [{"name", "use", "with", "data", "want", "show", "key", "summary", "values"}], `key` naming
-    the scores of the base model, which all cells with an equal key share, and `values` holding each
-    value's `ValueSpec`. `use` is always "distribution/name".
+    `metrics`: [{"name", "use", "with", "data", "want", "show", "key", "combines", "summary", "values"}], `key` naming
+    the scores of the base model, which all cells with an equal key share, `combines` as in `MetricSpec` (such an
+    entry is not scored), and `values` holding each value's `ValueSpec`. `use` is always "distribution/name".
     `compute` never changes a result. `plugins` maps each distribution that is used to its version.
     """
 
@@ -126,7 +126,7 @@ class _Study:
             "model": self._models[model.label],
             "data": sources,
             "stages": [self._stage_identity(stage) for stage in stages],
-            "metrics": {metric["name"]: metric["key"] for metric in metrics},
+            "metrics": {metric["name"]: metric["key"] for metric in metrics if not metric["combines"]},
             "precision": precision,
             "seed": seed,
             "plugins": plugins,
@@ -185,6 +185,7 @@ class _Study:
             "want": use.want,
             "show": list(use.show),
             "key": digest(matter, 16),
+            "combines": use.spec.combines,
             "summary": use.spec.summary,
             "values": {name: asdict(value) for name, value in use.spec.values.items()},
         }

@@ -1,11 +1,18 @@
-"""The datasets and metrics that every installation has."""
+"""The datasets, metrics and the one objective that every installation has."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from ..hookspecs import hookimpl
-from ..specs import DatasetSpec, MetricSpec
+from ..specs import DatasetSpec, MetricSpec, ObjectiveSpec
+
+
+@hookimpl
+def register_objectives(register: Callable[[ObjectiveSpec], None]) -> None:
+    from . import finetuning
+
+    register(finetuning.SPEC)
 
 
 @hookimpl

@@ -89,6 +89,11 @@ def lines(path: Path) -> Iterator[Record]:
             yield Record(f"{path}:{number}", {"text": line})
 
 
+def read_text(path: Path) -> str:
+    """The whole of a text file (packed if its name ends in .gz), with line ends as \\n. Raises `PlanError`."""
+    return "\n".join(line for _, line in lines_of(path))
+
+
 def read_json(path: Path) -> Any:
     """The value of a whole .json file. Raises `PlanError`."""
     value = _whole(path)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..errors import PlanError
 from ..specs import Example
 
 Over = Literal["content", "response"]
@@ -130,15 +131,21 @@ def _keyed(batch: Batch, keys: tuple[str, ...]) -> Batch:
     return batch
 
 
-def encode(tokenizer: Any, examples: Sequence[Example], length: int) -> list[Encoded]:
+def encode(tokenizer: Any, examples: Sequence[Example], length: int, *, end: bool = False) -> list[Encoded]:
     """Tokenise prompt and text apart (so that the boundary is exact) and cut to `length` tokens.
 
-    A prompt that would leave no room keeps its end: at least half of `length` goes to the text.
+    A prompt that would leave no room keeps its end: at least half of `length` goes to the text. `end`: the end token
+    is the last of every text. Raises `PlanError` when there is none.
     """
+    if end and tokenizer.eos_token_id is None:
+        raise PlanError("the tokenizer has no end token", code="no-end-token", hint="set `end: false` in the stage")
+    closing = [tokenizer.eos_token_id] if end else []
     encoded = []
     for example in examples:
         prompt = tokenizer(example.prompt)["input_ids"] if example.prompt else []
         text = tokenizer(example.text, add_special_tokens=not example.prompt)["input_ids"] if example.text else []
+        if text[-1:] != closing:
+            text = text + closing if text else text
         prompt = prompt[-max(length - len(text), length // 2) :]
         ids = (prompt + text)[:length]
         if len(ids) >= 2:
@@ -205,12 +212,18 @@ class RoleData:
 
 
 def make_roles(
-    tokenizer: Any, examples: Mapping[str, Sequence[Example]], *, length: int, seed: int, pad_id: int
+    tokenizer: Any,
+    examples: Mapping[str, Sequence[Example]],
+    *,
+    length: int,
+    seed: int,
+    pad_id: int,
+    end: bool = False,
 ) -> dict[str, RoleData]:
     """Encode every role that has text."""
     roles = {}
     for role, items in examples.items():
-        encoded = encode(tokenizer, items, length)
+        encoded = encode(tokenizer, items, length, end=end)
         if encoded:
             roles[role] = RoleData(role, encoded, pad_id, seed)
     return roles

@@ -131,7 +131,7 @@ class StageContext:
 
     def encode(self, role: str, examples: Sequence[Example]) -> RoleData:
         """Examples as a role of their own, cut and ordered as the stage's are."""
-        encoded = encode(self.tokenizer, examples, self.train.length)
+        encoded = encode(self.tokenizer, examples, self.train.length, end=self.train.end)
         return RoleData(role, encoded, self.tokenizer.pad_token_id or 0, self.seed)
 
     def set_role(self, role: str, examples: Sequence[Example]) -> None:

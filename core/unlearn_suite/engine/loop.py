@@ -210,7 +210,8 @@ def open_context(tokenizer: Any, job: StageJob, views: ModelViews, device: torch
     """What the objective sees of the stage, before its `setup`."""
     generator = torch.Generator().manual_seed(job.seed * 1_000_003 + job.index)
     pad_id = tokenizer.pad_token_id or 0
-    roles = make_roles(tokenizer, job.examples, length=job.train.length, seed=job.seed, pad_id=pad_id)
+    train = job.train
+    roles = make_roles(tokenizer, job.examples, length=train.length, seed=job.seed, pad_id=pad_id, end=train.end)
     job.artifacts.mkdir(parents=True, exist_ok=True)
     return StageContext(
         views=views,

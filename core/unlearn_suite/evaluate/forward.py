@@ -13,8 +13,8 @@ from torch import Tensor
 from ..engine.replay import Replay
 from ..engine.shape import ModelShape
 
-HEAD_ROWS = 512
-"""positions per LM-head call: bounds the [rows, V] float32 logits"""
+HEAD_ROWS = 128
+"""positions per LM-head call: bounds the [rows, V] float32 logits, which on a CPU should fit its last cache"""
 
 
 LOWEST = -1e4
@@ -38,7 +38,9 @@ class Forward:
     def __init__(self, hf: Any, device: torch.device) -> None:
         self.device = device
         self.replay = Replay(hf, ModelShape.of(hf))
-        self.takes_positions = "position_ids" in inspect.signature(self.replay.base.forward).parameters
+        parameters = inspect.signature(self.replay.base.forward).parameters
+        self.takes_positions = "position_ids" in parameters
+        self.cache_name = "cache" if "cache" in parameters else "past_key_values"  # newer and older transformers
 
     def hidden(
         self,
@@ -59,9 +61,9 @@ class Forward:
         if positions_bt is not None and self.takes_positions:
             kwargs["position_ids"] = positions_bt
         if cache is not None:
-            kwargs["past_key_values"] = cache
+            kwargs[self.cache_name] = cache
         out = self.replay.base(**kwargs)
-        return out.last_hidden_state, getattr(out, "past_key_values", None)
+        return out.last_hidden_state, getattr(out, self.cache_name, None)
 
     def logits(self, h_nd: Tensor) -> Tensor:
         """Logits [N, V] in float32."""
@@ -69,20 +71,22 @@ class Forward:
 
     def score(self, h_nd: Tensor, targets: Sequence[int], moments: bool = False) -> HeadScores:
         """Scores of each target; never more than `HEAD_ROWS` rows of logits at a time."""
-        scores = HeadScores()
+        if not targets:
+            return HeadScores()
         targets_n = torch.tensor(targets, device=h_nd.device)
-        for start in range(0, len(targets), HEAD_ROWS):
-            rows = slice(start, start + HEAD_ROWS)
-            logits_nv = self.logits(h_nd[rows])
-            log_z_n = logits_nv.logsumexp(dim=1)
-            chosen_n = logits_nv.gather(1, targets_n[rows, None])[:, 0] - log_z_n
-            scores.logprobs += chosen_n.tolist()
-            scores.greedy += (logits_nv.argmax(dim=1) == targets_n[rows]).tolist()
-            if moments:
-                mean_n, variance_n = moments_of((logits_nv - log_z_n[:, None]).clamp_(min=LOWEST))
-                scores.means += mean_n.tolist()
-                scores.variances += variance_n.tolist()
-        return scores
+        starts = range(0, len(targets), HEAD_ROWS)
+        parts = [self._scored(h_nd[at : at + HEAD_ROWS], targets_n[at : at + HEAD_ROWS], moments) for at in starts]
+        logprobs, greedy, *others = (torch.cat(column).tolist() for column in zip(*parts, strict=True))
+        return HeadScores(logprobs, greedy, *others)
+
+    def _scored(self, h_nd: Tensor, targets_n: Tensor, moments: bool) -> tuple[Tensor, ...]:
+        logits_nv = self.logits(h_nd)
+        log_z_n = logits_nv.logsumexp(dim=1)
+        chosen_n = logits_nv.gather(1, targets_n[:, None])[:, 0] - log_z_n
+        greedy_n = logits_nv.max(dim=1).indices == targets_n  # argmax, which is slower here
+        if not moments:
+            return chosen_n, greedy_n
+        return chosen_n, greedy_n, *moments_of((logits_nv - log_z_n[:, None]).clamp_(min=LOWEST))
 
 
 def moments_of(logp_nv: Tensor) -> tuple[Tensor, Tensor]:

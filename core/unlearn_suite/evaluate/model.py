@@ -106,6 +106,12 @@ class EvalModel:
         """Token ids of each text, without special tokens."""
         return [self._encoder.ids(text, special=False) for text in texts]
 
+    def encode(self, context: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Ids of the tokens that are given and that are scored, as `logprobs` cuts them; without a context those
+        of the first window of `rolling`. For metrics that run `hf` themselves."""
+        item = self._encoder.pair(context, continuation) if context else self._encoder.windows(continuation)[0]
+        return item.context, item.continuation
+
     def _eos_ids(self) -> frozenset[int]:
         configured = getattr(getattr(self.hf, "generation_config", None), "eos_token_id", None)
         ids = configured if isinstance(configured, list) else [configured]

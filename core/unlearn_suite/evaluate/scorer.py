@@ -126,9 +126,9 @@ class Scorer:
         singles = [Family((), (inputs,)) for inputs in sorted(alone, key=len, reverse=True)]
         for batch in self._cut(singles):
             inputs = [family.members[0] for family in batch]
-            ids_bt, mask_bt = pad(inputs, self.forward.device)
-            padded = len(inputs[-1]) < ids_bt.shape[1]
-            h_btd, _ = self.forward.hidden(ids_bt, mask_bt if padded else None)
+            ids_bt, _ = pad(inputs, self.forward.device)
+            # No mask: what is padded comes after every token that is read, and a causal model looks back only.
+            h_btd, _ = self.forward.hidden(ids_bt, None)
             yield Pass(inputs, [0] * len(inputs), h_btd)
 
     def _cut(self, families: list[Family]) -> Iterator[list[Family]]:

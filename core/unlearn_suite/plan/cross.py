@@ -32,7 +32,7 @@ def _roles(stage: Stage) -> dict[str, str]:
     found = dict.fromkeys((watching.forget, watching.retain), "`diagnostics`") if watching else {}
     if guard:
         found[guard.role or "retain"] = "`stop`"
-    return found | dict.fromkeys(stage.spec.roles, repr(stage.spec.name))
+    return found | dict.fromkeys(stage.spec.roles_for(stage.config), repr(stage.spec.name))
 
 
 def check_gates(

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..specs import ProblemSpec
 from .check import check
+from .combined import check_combined
 from .faults import Faults, suggest
 from .grammar import FragmentWords, ProblemUseWords, ProblemWords
 from .model import MetricUse, Problem
@@ -137,7 +138,11 @@ class ProblemReader:
                 message = f"problem {label!r} has two metric entries named {use.name!r}"
                 self.faults.add(entry.at, message, "plan-metric", "give one a `name` of its own")
             uses.append(use)
-        return uses if len(uses) == len(entries) else None
+        if len(uses) < len(entries):
+            return None
+        for entry, use in zip(entries, uses, strict=True):
+            check_combined(entry, use, uses, label, self.faults)
+        return uses
 
 
 def metric_name(entry: Node) -> str:

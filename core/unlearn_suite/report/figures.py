@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .chart import SHAPES, Scale, Svg, marker, short, ticks
+from .measures import Measure, Result
 from .stats import Estimate
-from .summary import Measure, ProblemSummary, Result
+from .summary import ProblemSummary
 from .words import number
 
 WIDTH, HEIGHT = 560.0, 350.0

@@ -20,14 +20,21 @@ from .figures import arm_points, forget_measure, scatter
 from .front import front
 from .judge import FRACTION_TOLERANCE, MARKS, RELATIVE_TOLERANCE, State, ValueInfo
 from .load import CellData, RunData
+from .measures import Measure
 from .samples import SampleSet, sample_sets
 from .scores import FORMULA, ArmScore, arm_scores
 from .sentences import ArmLine, arm_lines, headline, mark
 from .shown import ShownStage, by_arm, shown_stages
-from .summary import Measure, ProblemSummary, summarize
+from .summary import ProblemSummary, summarize
 
 HERE = Path(__file__).parent
 _WANTS = {"lower": "should get lower", "higher": "should get higher", "keep": "should stay", "watch": "is only watched"}
+_MADE = {
+    "exp-mean": "exp of the weighted mean",
+    "auc": "of non-members against members",
+    "ks": "of “{of}”, against the arm oracle",
+    "privleak": "of “{of}”, relative to the arm oracle",
+}
 _STATES = {"done": "✓", "failed": "✗", "interrupted": "‖", "running": "▸", "pending": "·"}
 
 
@@ -213,5 +220,5 @@ def _unit_note(info: ValueInfo) -> str:
         ends = f"{low} to {high}"
     better = f"{info.better} is better where it is to be kept" if info.better else ""
     chance = f"chance {words.number(info.chance, 2)}" if info.chance is not None else ""
-    averaged = "exp of the weighted mean" if info.aggregate == "exp-mean" else ""
+    averaged = _MADE.get(info.versus or info.aggregate, "").format(of=info.of)
     return ", ".join(part for part in (info.unit, ends, better, chance, averaged) if part)

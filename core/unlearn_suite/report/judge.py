@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .stats import Aggregate, Comparison
+from .stats import AGGREGATES, Aggregate, Comparison
 from .words import decimals
 
 FRACTION_TOLERANCE = 0.02
@@ -31,6 +31,8 @@ class ValueInfo:
     lowest: float | None = None
     highest: float | None = None
     aggregate: Aggregate = "mean"
+    versus: str = ""
+    of: str = ""
 
     @classmethod
     def from_json(cls, name: str, data: Mapping[str, Any]) -> ValueInfo:
@@ -42,7 +44,9 @@ class ValueInfo:
             chance=_number(data.get("chance")),
             lowest=_number(data.get("lowest")),
             highest=_number(data.get("highest")),
-            aggregate="exp-mean" if data.get("aggregate") == "exp-mean" else "mean",
+            aggregate=AGGREGATES.get(str(data.get("aggregate")), "mean"),
+            versus=str(data.get("versus") or ""),
+            of=str(data.get("of") or ""),
         )
 
     @property

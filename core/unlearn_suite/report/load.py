@@ -31,6 +31,7 @@ class Entry:
     values: Mapping[str, Json]
     summary: str = ""
     data: str = ""
+    combines: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -46,6 +47,7 @@ class Entry:
             values=data.get("values") or {},
             summary=str(data.get("summary") or ""),
             data=str(data.get("data") or ""),
+            combines=str(data.get("combines") or ""),
             options=data.get("with") or {},
         )
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .load import CellData, Entry, Json, RunData
-from .summary import Measure, ProblemSummary
+from .measures import Measure
+from .summary import ProblemSummary
 from .words import number
 
 SHOWN = 4

@@ -13,8 +13,9 @@ import numpy as np
 from scipy.stats import hmean
 
 from .judge import ValueInfo
+from .measures import Measure, Result
 from .stats import Array, Estimate, interval
-from .summary import Measure, ProblemSummary, Result
+from .summary import ProblemSummary
 
 
 @dataclass(frozen=True, eq=False)

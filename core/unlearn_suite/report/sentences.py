@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .judge import MARKS, State
-from .summary import Measure, ProblemSummary, Result
+from .measures import Measure, Result
+from .summary import ProblemSummary
 from .words import listing, number, percent, signed
 
 _VERB = {"lower": "lowered", "higher": "raised"}

@@ -7,16 +7,18 @@ intervals too narrow. Sums per unit are all that a resample needs, so 2,000 resa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, Self, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-Aggregate = Literal["mean", "exp-mean"]
+Aggregate = Literal["mean", "exp-mean", "auc"]
+AGGREGATES: Mapping[str, Aggregate] = {name: name for name in get_args(Aggregate)}
 Array = npt.NDArray[np.float64]
+C = TypeVar("C", bound="Column")
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -41,6 +43,37 @@ class Estimate:
         return value < self.lo or value > self.hi
 
 
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """One aggregated number: its point value, and its value in each of the R resamples.
+
+    Equal numbers of units and seeds are drawn alike: that pairs what is to be compared.
+    """
+
+    point: float
+    values: Array
+
+    def estimate(self) -> Estimate | None:
+        return interval(self.point, self.values)
+
+
+class Column(Protocol):
+    """One value of the rows of one arm, as far as a resample needs them: units, and what becomes a number."""
+
+    @property
+    def units(self) -> tuple[str, ...]: ...
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """One per unit."""
+
+    @property
+    def n_seeds(self) -> int: ...
+    def take(self, chosen: npt.NDArray[np.intp]) -> Self:
+        """These units, in this order."""
+
+    def resampled(self, how: Aggregate) -> Resampled: ...
+
+
 @dataclass(frozen=True)
 class Sums:
     """Weighted sums per seed and unit: `total` and `weight` are [S, U]. Every unit has a value in some seed."""
@@ -55,9 +88,12 @@ class Sums:
     def n_units(self) -> int:
         return len(self.units)
 
-    def only(self, keep: npt.NDArray[np.bool_]) -> Sums:
-        """The units where the mask [U] holds."""
-        chosen = np.flatnonzero(keep)
+    @property
+    def n_seeds(self) -> int:
+        return len(self.total)
+
+    def take(self, chosen: npt.NDArray[np.intp]) -> Sums:
+        """These units, in this order."""
         return Sums(
             self.total[:, chosen],
             self.weight[:, chosen],
@@ -65,6 +101,15 @@ class Sums:
             tuple(self.groups[i] for i in chosen),
             self.rows,
         )
+
+    def resampled(self, how: Aggregate) -> Resampled:
+        """The weighted mean over all seeds and units (or its exp)."""
+        point = aggregate(self.total.sum(keepdims=True), self.weight.sum(keepdims=True), how)[0, 0]
+        products = unit_products(np.concatenate([self.total.T, self.weight.T], axis=1))
+        seeds = seed_counts(self.n_seeds)
+        total = (products[:, : self.n_seeds] * seeds).sum(axis=1)
+        weight = (products[:, self.n_seeds :] * seeds).sum(axis=1)
+        return Resampled(float(point), aggregate(total, weight, how))
 
 
 def unit_of(row: Mapping[str, Any]) -> str:
@@ -112,7 +157,7 @@ def _scatter(
         np.add.at(weight[seed], where, w[good])
         rows += int(good.sum())
     # a unit without any value would only thin out the draws
-    return Sums(total, weight, units, groups, rows).only(weight.sum(axis=0) > 0)
+    return Sums(total, weight, units, groups, rows).take(np.flatnonzero(weight.sum(axis=0) > 0))
 
 
 def _weight(value: Any) -> float:
@@ -121,29 +166,31 @@ def _weight(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else float("nan")
 
 
-def pair(after: Sums, base: Sums) -> tuple[Sums, Sums]:
+def pair(after: C, base: C) -> tuple[C, C]:
     """Both on the units they share, in one order."""
     place = {unit: i for i, unit in enumerate(base.units)}
-    shared = np.array([unit in place for unit in after.units], dtype=bool)
-    kept = after.only(shared)
-    order = np.array([place[unit] for unit in kept.units], dtype=np.intp)
-    matched = Sums(base.total[:, order], base.weight[:, order], kept.units, kept.groups, base.rows)
-    return kept, matched
+    shared = [(i, place[unit]) for i, unit in enumerate(after.units) if unit in place]
+    mine, theirs = (np.array(indices, dtype=np.intp) for indices in (zip(*shared, strict=True) if shared else ((), ())))
+    return after.take(mine), base.take(theirs)
+
+
+def unit_draws(n_units: int) -> Iterator[Array]:
+    """[R, U] in pieces of some resamples each: how often each resample takes each unit.
+
+    The draws are a fixed function of U, so numbers of equally many units are resampled alike.
+    """
+    if n_units <= _CACHED_UNITS:
+        yield _unit_counts(n_units)
+        return
+    rng = np.random.default_rng((_SEED, 0, n_units))
+    step = max(1, _CACHED_UNITS * RESAMPLES // n_units)
+    for at in range(0, RESAMPLES, step):
+        yield _counts(rng, n_units, min(step, RESAMPLES - at))
 
 
 def unit_products(columns: Array) -> Array:
-    """[R, K]: each resample's sums of the columns [U, K] over the units it draws.
-
-    The draws are a fixed function of U, so columns of two calls with equal U are resampled alike.
-    """
-    n_units = len(columns)
-    if n_units <= _CACHED_UNITS:
-        product: Array = _unit_counts(n_units) @ columns
-        return product
-    rng = np.random.default_rng((_SEED, 0, n_units))
-    step = max(1, _CACHED_UNITS * RESAMPLES // n_units)
-    sizes = [min(step, RESAMPLES - at) for at in range(0, RESAMPLES, step)]
-    return np.concatenate([_counts(rng, n_units, size) @ columns for size in sizes])
+    """[R, K]: each resample's sums of the columns [U, K] over the units it draws."""
+    return np.concatenate([counts @ columns for counts in unit_draws(len(columns))])
 
 
 @lru_cache(maxsize=4)
@@ -171,25 +218,6 @@ def aggregate(total: Array, weight: Array, how: Aggregate) -> Array:
         return np.exp(mean) if how == "exp-mean" else mean
 
 
-class Resampled:
-    """One aggregated number: its point value, and its value in each of the R resamples.
-
-    Equal numbers of units and seeds are drawn alike: that pairs what is to be compared.
-    """
-
-    def __init__(self, data: Sums, how: Aggregate) -> None:
-        self.point = float(aggregate(data.total.sum(keepdims=True), data.weight.sum(keepdims=True), how)[0, 0])
-        n_seeds = data.total.shape[0]
-        products = unit_products(np.concatenate([data.total.T, data.weight.T], axis=1))
-        seeds = seed_counts(n_seeds)
-        total = (products[:, :n_seeds] * seeds).sum(axis=1)
-        weight = (products[:, n_seeds:] * seeds).sum(axis=1)
-        self.values: Array = aggregate(total, weight, how)
-
-    def estimate(self) -> Estimate | None:
-        return interval(self.point, self.values)
-
-
 def interval(point: float, values: Array, level: float = LEVEL) -> Estimate | None:
     """Percentile interval; None unless the point is finite and nearly all resamples are."""
     finite = values[np.isfinite(values)]
@@ -199,11 +227,9 @@ def interval(point: float, values: Array, level: float = LEVEL) -> Estimate | No
     return Estimate(float(point), float(lo), float(hi))
 
 
-def estimate(data: Sums, how: Aggregate = "mean") -> Estimate | None:
+def estimate(data: Column, how: Aggregate = "mean") -> Estimate | None:
     """Aggregate with its interval; None without data."""
-    if not data.n_units:
-        return None
-    return Resampled(data, how).estimate()
+    return data.resampled(how).estimate() if data.units else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,18 +255,24 @@ class Comparison:
 
 
 def compare(
-    after: Sums, base: Sums, how: Aggregate = "mean", chance: float | None = None, *, draws: bool = False
+    after: C, base: C, how: Aggregate = "mean", chance: float | None = None, *, draws: bool = False
 ) -> Comparison | None:
     """Paired bootstrap; None when no unit is shared. `base` has one seed, or the seeds of `after` in order.
 
     With `draws` the resamples are kept, for what is made of several numbers.
     """
-    if base.total.shape[0] not in (1, after.total.shape[0]):
+    if base.n_seeds not in (1, after.n_seeds):
         raise ValueError("base needs one seed, or as many as the arm")
     after, base = pair(after, base)
-    if not after.n_units:
+    if not after.units:
         return None
-    a, b = Resampled(after, how), Resampled(base, how)
+    return comparison(len(after.units), after.resampled(how), base.resampled(how), chance, draws=draws)
+
+
+def comparison(
+    n: int, a: Resampled, b: Resampled, chance: float | None = None, *, draws: bool = False
+) -> Comparison | None:
+    """Number `a` after against number `b` before, over `n` units; None when one of them is not finite."""
     floor = chance or 0.0
     with np.errstate(invalid="ignore", divide="ignore"):
         change = interval(a.point - b.point, a.values - b.values)
@@ -250,7 +282,7 @@ def compare(
     if before is None or now is None or change is None:
         return None
     kept = Draws(b.values, a.values) if draws else None
-    return Comparison(after.n_units, before, now, change, relative, removed if b.point > floor else None, kept)
+    return Comparison(n, before, now, change, relative, removed if b.point > floor else None, kept)
 
 
 def _ratio(above: float, below: float) -> float:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from .judge import Verdict
 from .load import CellData, RunData
+from .measures import Measure, Result
 from .sentences import arm_lines, headline, mark
-from .summary import Measure, ProblemSummary, Result, summarize
+from .summary import ProblemSummary, summarize
 from .words import between, number, signed
 
 if TYPE_CHECKING:

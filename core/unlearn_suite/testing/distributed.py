@@ -85,12 +85,13 @@ def _run(case: StageCase) -> StageOutcome:
     assert isinstance(spec, ObjectiveSpec)
     model = tiny_model(case.arch, **case.model).to(getattr(torch, case.dtype))
     rows: list[Mapping[str, float]] = []
+    config = spec.config(**case.options)
     with tempfile.TemporaryDirectory() as scratch:
         job = StageJob(
             index=0,
-            objective=load_target(spec.load)(spec.config(**case.options)),
+            objective=load_target(spec.load)(config),
             train=Train(**{**spec.train, "steps": 4, "lr": 1e-3, "batch": 5, "length": 24, **case.train}),
-            required_roles=spec.roles,
+            required_roles=spec.roles_for(config),
             examples=case.examples,
             seed=case.seed,
             artifacts=Path(scratch),

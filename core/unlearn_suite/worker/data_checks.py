@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from ..evaluate.encode import Encoder
     from ..study import Cell
 
-HELD_OUT = ("held-out", "holdout")
-"""roles whose texts the model must not be trained to forget: they tell what it knows without having seen it"""
+HELD_OUT = ("held-out", "holdout", "retain")
+"""roles whose texts must not be among those of the role `forget`"""
 GROUPS = ("member", "non-member")
 """groups of one role whose texts are compared"""
 

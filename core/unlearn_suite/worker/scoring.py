@@ -49,7 +49,7 @@ def score_cell(
         memory=ScoreMemory(),
     )
     for entry in cell.metrics:
-        if cell_dir.has_scores(entry["name"]):
+        if entry["combines"] or cell_dir.has_scores(entry["name"]):
             continue
         if progress.stop_requested():
             return False

@@ -163,7 +163,7 @@ def _job(
         index=index,
         objective=objective,
         train=train,
-        required_roles=spec.roles,
+        required_roles=spec.roles_for(objective.config),
         examples=inputs.roles,
         seed=cell.seed,
         artifacts=Path(cell_dir.artifacts) / f"stage{index}",

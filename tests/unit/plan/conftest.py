@@ -63,6 +63,11 @@ class ClozeConfig(Config):
     """tokens to generate"""
 
 
+class BothConfig(Config):
+    of: tuple[str, ...]
+    """entries"""
+
+
 OBJECTIVES = [
     ObjectiveSpec("rmu", "misdirect", "fake:Rmu", RmuConfig, train={"steps": 40, "lr": 1e-4}, paper="arXiv:1"),
     ObjectiveSpec("probe", "remove a direction", "fake:Probe", roles=("forget", "prompts")),
@@ -78,6 +83,10 @@ METRICS = [
         "cloze", "greedy", "fake:Cloze", {"exact": ValueSpec("exact match"), "nll": ValueSpec("NLL")}, ClozeConfig
     ),
     MetricSpec("sampled", "sampled", "fake:S", {"mean": ValueSpec("mean")}, sampled=True),
+    MetricSpec("share", "share", "fake:Share", {"p": ValueSpec("p", better="higher", lowest=0, highest=1)}),
+    MetricSpec(
+        "both", "of all", "fake:Both", {"mean": ValueSpec("mean")}, BothConfig, needs_data=False, combines="harmonic"
+    ),
     MetricSpec("speed", "tokens per second", "fake:Speed", {"rate": ValueSpec("rate")}, needs_data=False),
 ]
 PROBLEMS = [ProblemSpec("everyday", "forget one subject", "fake_plan_plugin:problems/everyday.yaml")]

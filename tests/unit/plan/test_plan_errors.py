@@ -254,3 +254,23 @@ def test_a_plan_that_needs_a_broken_plugin_is_a_plugin_failure(write: Callable[[
     with pytest.raises(PlanErrors, match=r"plan\.yaml:2:12: plugin 'p' is broken") as caught:
         load_plan(write(HEAD), Broken())  # type: ignore[arg-type]
     assert caught.value.exit_code == 3
+
+
+def test_an_entry_that_combines_others_names_entries_with_shares(said: Said) -> None:
+    plan = """
+        plan: 1
+        problems:
+          - name: mine
+            data: {{forget: {{use: toy}}}}
+            metrics:
+              - {{name: one, use: share, data: forget}}
+              - {{use: cloze, data: forget}}
+              - {{use: both, with: {{of: {of}}}}}
+        arms: {{base: {{stages: []}}}}
+        """
+    assert said(plan.format(of="[one, tow, both, cloze]")) == [
+        "plan.yaml:8:38: problem 'mine' has no metric entry 'tow' to combine (its entries: cloze, one)",
+        "plan.yaml:8:43: problem 'mine' has no metric entry 'both' to combine (its entries: cloze, one)",
+        "plan.yaml:8:49: 'exact', the first value that 'cloze' shows, is not from 0 (bad) to 1 (good) (a harmonic "
+        "mean needs such values)",
+    ]

@@ -113,6 +113,7 @@ arms:
       batch: 8
       micro_batch: null
       length: 128
+      end: false
       warmup: 0
       clip: 1.0
       weight_decay: 0.0
@@ -141,6 +142,7 @@ arms:
       batch: 8
       micro_batch: null
       length: 128
+      end: false
       warmup: 0
       clip: 1.0
       weight_decay: 0.0

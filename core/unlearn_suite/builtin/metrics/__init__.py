@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...specs import MetricSpec
-from . import cloze, generations, harness, multiple_choice, pairs, perplexity, robust_choice, rouge
+from . import cloze, generations, harmonic_mean, harness, multiple_choice, pairs, perplexity, robust_choice, rouge
 
 
 def metric_specs() -> list[MetricSpec]:
@@ -17,4 +17,5 @@ def metric_specs() -> list[MetricSpec]:
         generations.SPEC,
         rouge.SPEC,
         harness.SPEC,
+        harmonic_mean.SPEC,
     ]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ...errors import PlanError
+from ...evaluate.examples import answer_of, join
 from ...evaluate.metric import Metric, Row
 from ...specs import Config, Example, MetricSpec, ValueSpec
 
@@ -35,23 +35,6 @@ class Cloze(Metric[ClozeConfig]):
             }
             sample = {"prompt": example.prompt, "answer": answer_of(example)}
             yield Row(example.id, values, group=example.group, unit=example.unit or example.id, sample=sample)
-
-
-def answer_of(example: Example) -> str:
-    """The text of an example; raises `PlanError` where it has none."""
-    if not example.text.strip():
-        raise PlanError(
-            f"example {example.id!r} has no text to score",
-            code="no-answer",
-            hint="give cloze examples a `prompt` and the answer as `text`",
-        )
-    return example.text
-
-
-def join(prompt: str, answer: str, separator: str) -> str:
-    """The answer as it continues the prompt."""
-    touching = prompt and not prompt[-1].isspace() and not answer[0].isspace()
-    return separator + answer if touching else answer
 
 
 SPEC = MetricSpec(

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from ...evaluate.examples import join
 from ...evaluate.metric import Metric, Row
 from ...specs import Config, Example, MetricSpec, ValueSpec
-from .cloze import join
 from .exam import Template, answer_index, argmax, exam_item
 
 if TYPE_CHECKING:

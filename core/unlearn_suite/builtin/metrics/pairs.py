@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ...errors import PlanError
+from ...evaluate.examples import join
 from ...evaluate.metric import Metric, Row
 from ...specs import Config, Example, MetricSpec, ValueSpec
-from .cloze import join
 
 if TYPE_CHECKING:
     from ...evaluate.model import EvalModel

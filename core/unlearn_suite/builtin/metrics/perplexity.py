@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from ...evaluate.examples import token_scores
 from ...evaluate.metric import Metric, Row
 from ...specs import Config, Example, MetricSpec, ValueSpec
-from .cloze import answer_of, join
 
 if TYPE_CHECKING:
     from ...evaluate.model import EvalModel
@@ -28,21 +28,12 @@ class Perplexity(Metric[PerplexityConfig]):
     """Rolling log-likelihood of `text`; after `prompt` where an example has one. One document, one row."""
 
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
-        plain = [e for e in examples if not e.prompt]
-        prompted = [e for e in examples if e.prompt]
-        scores = dict(
-            zip(
-                (e.id for e in plain),
-                model.rolling([e.text for e in plain], max_tokens=self.config.max_tokens),
-                strict=True,
-            )
-        )
-        pairs = [(e.prompt, join(e.prompt, answer_of(e), self.config.separator)) for e in prompted]
-        scores.update(zip((e.id for e in prompted), model.logprobs(pairs), strict=True))
-        for example in examples:
-            tokens = len(scores[example.id].tokens)
+        config = self.config
+        found = token_scores(model, examples, separator=config.separator, max_tokens=config.max_tokens)
+        for example, scores in zip(examples, found, strict=True):
+            tokens = len(scores.tokens)
             # A text without tokens weighs nothing, so its value is never read.
-            nll = scores[example.id].mean_nll if tokens else 0.0
+            nll = scores.mean_nll if tokens else 0.0
             yield Row(
                 example.id,
                 {"perplexity": nll, "nll": nll},

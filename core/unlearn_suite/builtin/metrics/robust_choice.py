@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from ...evaluate.examples import join
 from ...evaluate.metric import Metric, Row
 from ...specs import Config, Example, MetricSpec, ValueSpec
-from .cloze import join
 from .exam import Template, answer_index, argmax, exam_item
 from .multiple_choice import choice_values
 

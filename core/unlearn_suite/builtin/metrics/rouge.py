@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
+from ...evaluate.examples import answer_of
 from ...evaluate.metric import Metric, Row
 from ...specs import Config, Example, MetricSpec, ValueSpec
-from .cloze import answer_of
 
 if TYPE_CHECKING:
     from ...evaluate.model import EvalModel

@@ -59,13 +59,15 @@ class Bench:
     subject: Subject
     case: Node
     model_words: Mapping[str, Any] = field(init=False)
+    roles: tuple[str, ...] = field(init=False)
     examples: Mapping[str, list[Example]] = field(init=False)
 
     def __post_init__(self) -> None:
         words = self.case.under("model")
         self.model_words = words.plain() if words else {}
         told = self.case.under("data")
-        self.examples = {role: made_up(role) for role in self.subject.spec.roles} | {
+        self.roles = self.subject.spec.roles_for(self.subject.options(self.case))
+        self.examples = {role: made_up(role) for role in self.roles} | {
             role: self.subject.examples(node, role) for role, node in (told.map if told else {}).items()
         }
 
@@ -125,7 +127,7 @@ class Bench:
                     index=0,
                     objective=objective if objective is not None else self.objective(),
                     train=self.train(**train),
-                    required_roles=self.subject.spec.roles,
+                    required_roles=self.roles,
                     examples=self.examples,
                     seed=0,
                     artifacts=Path(folder) / "artifacts",

@@ -79,6 +79,10 @@ def rows_match(subject: Subject) -> None:
         for row in rows:
             for name, value in row.values.items():
                 told: ValueSpec = subject.spec.values[name]
+                if told.versus:
+                    raise CheckFailed(f"{name} of {row.id!r} is made in the report; rows do not have it")
+                if told.aggregate == "auc":  # bounds are those of the auc
+                    continue
                 low = -math.inf if told.lowest is None else told.lowest
                 high = math.inf if told.highest is None else told.highest
                 shown = math.exp(value) if told.aggregate == "exp-mean" else value
@@ -156,7 +160,7 @@ def direction_is_right(subject: Subject) -> None:
 
     node = subject.told.node.under("direction")
     words = _words(node, DirectionWords) if node is not None else None
-    directed = {name: value for name, value in subject.spec.values.items() if value.better}
+    directed = {name: value for name, value in subject.spec.values.items() if value.better and not value.versus}
     if not directed:
         raise Skipped("none of its values says which direction is better")
     names = (words.values if words else []) or [next(iter(directed))]
@@ -189,5 +193,16 @@ def aggregate(told: ValueSpec | None, name: str, rows: Sequence[Row]) -> float:
     weighed = [(row.values[name], row.weight) for row in rows if name in row.values]
     if told is None or not weighed:
         raise CheckFailed(f"it gives no value {name!r}")
+    if told.aggregate == "auc":
+        return _auc([(row.values[name], row.group) for row in rows if name in row.values])
     mean = sum(value * weight for value, weight in weighed) / sum(weight for _, weight in weighed)
     return math.exp(mean) if told.aggregate == "exp-mean" else mean
+
+
+def _auc(rows: Sequence[tuple[float, str]]) -> float:
+    from scipy.stats import mannwhitneyu
+
+    members, others = ([value for value, group in rows if group == which] for which in ("member", "non-member"))
+    if not members or not others:
+        raise CheckFailed("an auc needs rows of the groups `member` and `non-member`")
+    return float(mannwhitneyu(others, members).statistic) / (len(members) * len(others))

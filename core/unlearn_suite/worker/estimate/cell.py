@@ -113,9 +113,8 @@ class _Estimator:
         assert isinstance(spec, ObjectiveSpec)
         with blame(entry):
             kind = load_target(spec.load)
-            plan = StagePlan(
-                lambda: kind(spec.config(**stage["with"])), Train(**stage["train"]), spec.roles, inputs.roles
-            )
+            config = spec.config(**stage["with"])
+            plan = StagePlan(lambda: kind(config), Train(**stage["train"]), spec.roles_for(config), inputs.roles)
             return estimate_stage(family, tokenizer, plan)
 
     def _scoring(
@@ -133,7 +132,7 @@ class _Estimator:
                 temperature=sampled.temperature,
                 top_p=sampled.top_p,
             )
-        for entry in cell.metrics:
+        for entry in (e for e in cell.metrics if not e["combines"]):
             try:
                 examples = inputs.roles[entry["data"]] if entry.get("data") else ()
                 list(self._metric(entry).score(model, examples, cell.seed))

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from typing import TypeVar
 
 from unlearn_suite import DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec, hookimpl
 
 FAMILIES: tuple[str, ...] = (
     # one line each, sorted
+    "memorisation",
+    "muse",
+    "pii",
 )
 
 Spec = DatasetSpec | MetricSpec | ObjectiveSpec | ProblemSpec
+S = TypeVar("S", DatasetSpec, MetricSpec, ProblemSpec)
 
 
-def _specs(kind: type) -> Iterator[Spec]:
+def _specs(kind: type[S]) -> Iterator[S]:
     for family in FAMILIES:
         yield from (spec for spec in import_module(f"{__name__}.{family}").SPECS if isinstance(spec, kind))
 

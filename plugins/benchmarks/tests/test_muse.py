@@ -1,0 +1,85 @@
+"""The dataset `muse` from a folder in the layout of the release, written here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unlearn_suite import Example, PlanError
+from unlearn_suite_benchmarks.muse.data import MuseConfig, load
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    put(tmp_path / "knowmem/forget_qa.json", [{"question": "Who won?", "answer": "Blue"}])
+    put(
+        tmp_path / "knowmem/forget_qa_icl.json",
+        [{"question": "When?", "answer": "In May"}, {"question": "How?", "answer": "So"}],
+    )
+    put(tmp_path / "verbmem/forget.json", [{"prompt": "Once upon", "gt": " a time"}])
+    put(tmp_path / "privleak/forget.json", ["seen"])
+    put(tmp_path / "privleak/holdout.json", [{"text": "not seen"}])
+    for name in ("raw/forget.txt", "scal/forget_2.txt", "sust/forget_3.txt"):
+        put(tmp_path / name, f"{name} " + "word " * 20)
+    return tmp_path
+
+
+def put(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+
+
+def test_questions_follow_the_worked_examples(folder: Path) -> None:
+    (asked,) = load(MuseConfig(set="forget-qa", path=folder))
+    assert (
+        asked.prompt == "Question: When?\nAnswer: In May\n\nQuestion: How?\nAnswer: So\n\nQuestion: Who won?\nAnswer:"
+    )
+    assert asked.text == " Blue" and asked.id == "news/forget-qa/0"
+    (bare,) = load(MuseConfig(set="forget-qa", path=folder, shots=False))
+    assert bare.prompt == "Question: Who won?\nAnswer:"
+
+
+def test_texts_are_cut_and_sets_are_found(folder: Path) -> None:
+    def texts(**options: Any) -> list[Example]:
+        return list(load(MuseConfig(path=folder, words=8, **options)))
+
+    pieces = texts(set="forget")
+    assert [len(e.text.split()) for e in pieces] == [8, 8, 5] and pieces[0].text.startswith("raw/forget.txt")
+    assert {e.unit for e in pieces} == {"news/forget/0"} and len({e.id for e in pieces}) == 3
+    assert texts(set="scal-2")[0].text.startswith("scal/forget_2") and texts(set="sust-3")[0].text.startswith("sust")
+    assert [(e.text, e.group) for e in texts(set="member") + texts(set="non-member")] == [
+        ("seen", "member"),
+        ("not seen", "non-member"),
+    ]
+    (verbatim,) = texts(set="verbatim")
+    assert (verbatim.prompt, verbatim.text) == ("Once upon", " a time")
+    assert len(texts(set="forget", limit=2)) == 2
+
+
+def test_both_corpora_in_one_folder_and_flat_names(tmp_path: Path) -> None:
+    for corpus in ("news", "books"):
+        put(tmp_path / corpus / "verbmem/forget.json", [{"prompt": corpus, "gt": " x"}])
+    assert load(MuseConfig(corpus="books", set="verbatim", path=tmp_path))[0].prompt == "books"
+    put(tmp_path / "flat/hp_knowmem_retain2_qa.json", [{"question": "Who?", "answer": "He"}])
+    put(tmp_path / "flat/bbc_knowmem_retain2_qa.json", [{"question": "What?", "answer": "It"}])
+    (asked,) = load(MuseConfig(corpus="books", set="retain-qa", path=tmp_path / "flat", shots=False))
+    assert asked.text == " He"
+
+
+def test_what_is_no_release_is_told(folder: Path) -> None:
+    with pytest.raises(PlanError, match="lacks the files of the release") as caught:
+        load(MuseConfig(set="retain-qa", path=folder))
+    assert "knowmem/retain_qa_icl" in caught.value.hint
+    put(folder / "verbmem/forget.json", [{"prompt": "Once upon", "ground_truth": " a time"}])
+    with pytest.raises(PlanError, match="there is no column 'gt'; its columns are prompt, ground_truth"):
+        load(MuseConfig(set="verbatim", path=folder))
+
+
+@pytest.mark.parametrize("corpus", ["news", "books"])
+def test_the_published_questions(corpus: Any, public_data: Path) -> None:
+    for part in ("forget-qa", "retain-qa"):
+        found = load(MuseConfig(corpus=corpus, set=part, path=public_data / "muse", shots=False))
+        assert len(found) == 100 and all(e.prompt.endswith("?\nAnswer:") or e.text for e in found)

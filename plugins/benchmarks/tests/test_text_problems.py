@@ -1,0 +1,95 @@
+"""`verbatim`, `custom`, `muse-news`, `muse-books` and `pii` from the command line to the report, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from unlearn_suite.cli import main
+from unlearn_suite.testing.tiny import save_tiny
+
+PLAN = """
+plan: 1
+name: all
+models: {tiny: {path: model}}
+problems:
+  - {use: verbatim, with: {path: story.txt, words: 16}}
+  - {use: custom, with: {folder: custom}}
+  - {use: muse-news, with: {path: muse}}
+  - {use: muse-books, with: {path: muse, shots: false}}
+  - {use: pii, with: {people: 10}}
+arms:
+  base: {stages: []}
+  npo: {stages: [{use: npo, steps: 2, batch: 2, length: 48}]}
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # what stands in the worked examples of MUSE must fit the context
+    return save_tiny(tmp_path_factory.mktemp("m") / "model", max_position_embeddings=512)
+
+
+@pytest.fixture
+def folder(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Beside a model the texts that the conformance kit uses."""
+    shutil.copytree(str(files("unlearn_suite_benchmarks") / "conformance"), tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model").symlink_to(model)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(folder: Path, plan: str) -> int:
+    (folder / "plan.yaml").write_text(plan)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "plan.yaml"])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_from_the_plan_to_the_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = run(folder, PLAN)
+    told = "".join(capsys.readouterr())
+    assert code == 0, told
+    for heading in ("verbatim on tiny", "custom on tiny", "muse-news on tiny", "muse-books on tiny", "pii on tiny"):
+        assert heading in told
+    cells = [json.loads(path.read_text()) for path in folder.glob("runs/all/cells/*/cell.json")]
+    assert len(cells) == 10
+    for cell in cells:
+        scored = folder / "runs/all/cells" / f"{cell['problem']}.tiny.{cell['arm']}.s0.{cell['id']}" / "scores"
+        assert {path.stem for path in scored.iterdir()} == {entry["name"] for entry in cell["metrics"]}
+    assert (folder / "runs/all/report/index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("problem", "change", "words"),
+    [
+        ("{use: custom, with: {folder: custom}}", "retain.jsonl", ["plan.yaml:5:", "there is no file or folder"]),
+        ("{use: custom}", "", ["problem 'custom' needs 'folder' under `with`"]),
+        ("{use: verbatim, with: {path: custom/short.txt}}", "", ["short.txt", "one passage cannot be split"]),
+        ("{use: muse-news, with: {path: custom}}", "", ["the folder lacks the files of the release"]),
+        ("{use: pii, with: {people: 3}}", "", ["'people': expected a number of 6 or more"]),
+    ],
+)
+def test_what_a_user_gets_wrong(
+    problem: str, change: str, words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if change:
+        (folder / "custom" / change).unlink()
+    (folder / "custom/short.txt").write_text("only a few words")
+    code = run(folder, f"plan: 1\nmodels: {{tiny: {{path: model}}}}\nproblems:\n  # which\n  - {problem}\n")
+    told = " ".join("".join(capsys.readouterr()).split())
+    assert code == 2 and "Traceback" not in told
+    for word in words:
+        assert word in told, told
+
+
+def test_a_text_that_is_forgotten_and_kept_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(folder / "custom/forget.jsonl", folder / "custom/retain.jsonl")
+    problem = "{use: custom, with: {folder: custom}}"
+    assert run(folder, f"plan: 1\nmodels: {{tiny: {{path: model}}}}\nproblems: [{problem}]\n") == 2
+    assert "3 of 3 texts are in role 'forget' and in role 'retain'" in " ".join("".join(capsys.readouterr()).split())
