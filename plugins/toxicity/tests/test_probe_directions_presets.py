@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_preset_resolves(name, tmp_path):
     blocks = found.config.blocks
     assert {blocks[0], blocks[-1]} <= trained and max(trained) == blocks[-1]
     assert 0.15 * depth <= blocks[0] and blocks[-1] <= 0.9 * depth
-    assert all(after - before >= 2 for before, after in zip(blocks, blocks[1:], strict=False))
+    assert all(after - before >= 2 for before, after in pairwise(blocks))
     assert any(name in note for note in plan.notes) == (name != "smollm2-135m-reconstruction")
 
 

@@ -29,8 +29,8 @@ class CosineRmuConfig(Config):
     (from the forget mean to the retain mean). Many: token_hash (one for each token), per_doc (for each text)"""
     forget_form: ForgetForm = "toward"
     """L_F: toward ([mu - cos(h, u)]_+), away ([cos(h, h_ref)]_+, without u), both (toward + 0.5 away), abs
-    (1 - |cos(h, u)|), diverse (toward + 0.1 of the mean [cos]_+ between the batch's texts; for token_hash, per_doc), mse
-    (|h - s |h_ref| u|^2 / |h_ref|^2, adaptive RMU token by token: the control that is not cosine-based)"""
+    (1 - |cos(h, u)|), diverse (toward + 0.1 of the mean [cos]_+ between the batch's texts; for token_hash, per_doc),
+    mse (|h - s |h_ref| u|^2 / |h_ref|^2, adaptive RMU token by token: the control that is not cosine-based)"""
     scale: float = Field(5.0, gt=0)
     """s of `forget_form: mse`: norm of its target over the base model's (5 as in arXiv:2408.06223)"""
     margin: float = Field(0.95, gt=0, le=1)
