@@ -13,6 +13,7 @@ FAMILIES: tuple[str, ...] = (
     "memorisation",
     "muse",
     "pii",
+    "tofu",
 )
 
 Spec = DatasetSpec | MetricSpec | ObjectiveSpec | ProblemSpec
