@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,6 +45,9 @@ class Cell:
     the scores of the base model, which all cells with an equal key share, `combines` as in `MetricSpec` (such an
     entry is not scored), and `values` holding each value's `ValueSpec`. `use` is always "distribution/name".
     `compute` never changes a result. `plugins` maps each distribution that is used to its version.
+    `start`: what the stages begin from, {"from", "control"}: the published model ("original"), one of random weights
+    ("random"), or ("start") the model that its "stages" with "seed" make of the roles "data", named by "key".
+    "control": the problem itself begins from another one, so this arm only stands beside the others.
     """
 
     id: str
@@ -60,6 +63,7 @@ class Cell:
     compute: Json
     plugins: dict[str, str]
     summary: Json
+    start: Json = field(default_factory=lambda: {"from": "original", "control": False})
 
     @property
     def folder(self) -> str:
@@ -68,8 +72,13 @@ class Cell:
 
     @property
     def is_base(self) -> bool:
-        """True for an arm without stages: the untouched model."""
-        return not self.stages
+        """True for an arm without stages that begins as the problem does: the untouched model."""
+        return not self.stages and not self.start["control"]
+
+    @property
+    def trains(self) -> bool:
+        """False when no stage is ever run for this cell."""
+        return bool(self.stages or self.start.get("stages"))
 
     def to_json(self) -> Json:
         return asdict(self)
@@ -77,7 +86,7 @@ class Cell:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Cell:
         """The cell of a cell.json. Raises KeyError when a field is missing; ignores unknown ones."""
-        return cls(**{field.name: data[field.name] for field in fields(cls)})
+        return cls(**{one.name: data[one.name] for one in fields(cls) if one.name != "start" or "start" in data})
 
 
 def build_cells(plan: Plan, *, identity: Identity) -> list[Cell]:
@@ -102,6 +111,7 @@ class _Study:
         for problem in self.plan.problems:
             arms = [arm for arm in self.plan.arms if arm.applies_to(problem)]
             base = [arm for arm in arms if not arm.stages_for(problem)]
+            base.sort(key=lambda arm: _is_control(arm, problem))
             trained = [arm for arm in arms if arm.stages_for(problem)]
             for model in self.plan.models:
                 for arm in base:
@@ -117,19 +127,27 @@ class _Study:
             for role, uses in problem.data.items()
         }
         stages = arm.stages_for(problem)
-        metrics = [self._metric(use, self._models[model.label], sources, seed) for use in problem.metrics]
+        identity = self._models[model.label]
+        start = self._start(problem, identity, data, sources)
+        begun = f"{identity}+{start['key']}" if start else identity
+        begin = arm.begin_for(problem)
+        metrics = [self._metric(use, begun, sources, seed) for use in problem.metrics]
         uses = [use.entry for group in problem.data.values() for use in group]
         entries = [*uses, *(stage.entry for stage in stages), *(use.entry for use in problem.metrics)]
         plugins = {HOST: __version__, **{entry.distribution: entry.version for entry in entries}}
         precision = self.plan.compute.precision
+        own = begun if begin == "start" else identity
         matter = {
-            "model": self._models[model.label],
+            "model": identity,
             "data": sources,
             "stages": [self._stage_identity(stage) for stage in stages],
-            "metrics": {metric["name"]: metric["key"] for metric in metrics if not metric["combines"]},
+            "metrics": {
+                use.name: self._metric_key(use, own, sources, seed) for use in problem.metrics if not use.spec.combines
+            },
             "precision": precision,
             "seed": seed,
             "plugins": plugins,
+            **({"start": start["key"] if begin == "start" else begin} if begin != "original" else {}),
         }
         return Cell(
             id=digest(matter, 10),
@@ -145,7 +163,29 @@ class _Study:
             compute=self.plan.compute.model_dump(mode="json"),
             plugins=dict(sorted(plugins.items())),
             summary={"problem": problem.summary, "source": problem.source, "family": arm.family},
+            start={"from": begin, "control": _is_control(arm, problem), **(start if begin == "start" else {})},
         )
+
+    def _start(self, problem: Problem, model: str, data: Json, sources: Json) -> Json:
+        """The stages that make the model a problem begins with, and what they depend on; {} when there are none.
+
+        They see the roles that they name and no others, so problems that differ in other roles share the result.
+        """
+        if not problem.start:
+            return {}
+        named = {role for stage in problem.start for role in (*stage.roles, *stage.spec.optional_roles)}
+        roles = [role for role in data if role in named]
+        entries = [*(stage.entry for stage in problem.start), *(u.entry for role in roles for u in problem.data[role])]
+        seed = self.plan.seeds[0]
+        matter = {
+            "model": model,
+            "data": {role: sources[role] for role in roles},
+            "stages": [self._stage_identity(stage) for stage in problem.start],
+            "precision": self.plan.compute.precision,
+            "seed": seed,
+            "plugins": {HOST: __version__, **{entry.distribution: entry.version for entry in entries}},
+        }
+        return {"stages": [_stage(s) for s in problem.start], "seed": seed, "data": roles, "key": digest(matter, 16)}
 
     def _data(self, use: DataUse) -> Json:
         options = use.config.model_dump(mode="json")
@@ -168,6 +208,20 @@ class _Study:
 
     def _metric(self, use: MetricUse, model: str, sources: Mapping[str, Any], seed: int) -> Json:
         """A metric entry; its key names the base model's scores and is equal only if they are."""
+        return {
+            "name": use.name,
+            "use": use.entry.qualified,
+            "with": use.config.model_dump(mode="json"),
+            "data": use.data,
+            "want": use.want,
+            "show": list(use.show),
+            "key": self._metric_key(use, model, sources, seed),
+            "combines": use.spec.combines,
+            "summary": use.spec.summary,
+            "values": {name: asdict(value) for name, value in use.spec.values.items()},
+        }
+
+    def _metric_key(self, use: MetricUse, model: str, sources: Mapping[str, Any], seed: int) -> str:
         matter = {
             "model": model,
             "use": use.entry.qualified,
@@ -177,18 +231,7 @@ class _Study:
             "versions": [__version__, use.entry.version],
             **({"seed": seed} if use.spec.sampled else {}),
         }
-        return {
-            "name": use.name,
-            "use": use.entry.qualified,
-            "with": use.config.model_dump(mode="json"),
-            "data": use.data,
-            "want": use.want,
-            "show": list(use.show),
-            "key": digest(matter, 16),
-            "combines": use.spec.combines,
-            "summary": use.spec.summary,
-            "values": {name: asdict(value) for name, value in use.spec.values.items()},
-        }
+        return digest(matter, 16)
 
     def _options(self, config: Config, on_path: Callable[[Path], str]) -> Any:
         """Options as JSON, each path replaced by what `on_path` says of it."""
@@ -209,6 +252,10 @@ class _Study:
         if path not in self._files:
             self._files[path] = content_hash(path)
         return self._files[path]
+
+
+def _is_control(arm: Arm, problem: Problem) -> bool:
+    return arm.begin_for(problem) != ("start" if problem.start else "original")
 
 
 def _fingerprint(use: DataUse) -> str:

@@ -25,6 +25,7 @@ FILES = {
     "cells/*/checkpoints/**": "what a killed cell goes on from; gone when the cell is done",
     "cells/*/error.txt": "the traceback of a cell that failed",
     "shared/scores/*/*.jsonl": "scores of the untouched model, computed once for all cells",
+    "shared/starts/*/**": "the making of a model that cells begin with, in the files of a cell; they read its patch",
     "shared/memo/*.json": "what objectives ask to have computed once, such as samples of the untouched model",
     "shared/kept/**": "activations of the untouched model; gone when every cell is done",
     "shared/locks/*.lock": "held while something shared is being made",

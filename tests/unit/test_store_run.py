@@ -205,6 +205,16 @@ def test_shared_lock_lets_one_process_compute(tmp_path: Path) -> None:
     assert said == ["computed", "found"]
 
 
+def test_whoever_waits_for_a_shared_lock_may_give_up(tmp_path: Path) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with RunDir.open(tmp_path, "r") as run, run.shared_lock("k"):
+        other = RunDir.attach(run.path)
+        with pytest.raises(KeyboardInterrupt), other.shared_lock("k", stop):
+            raise AssertionError("it is taken")
+
+
 def test_cell_lock(tmp_path: Path) -> None:
     cell_dir = CellDir(tmp_path / "c")
     with cell_dir.lock(), pytest.raises(PrerequisiteError, match="another process"), CellDir(tmp_path / "c").lock():

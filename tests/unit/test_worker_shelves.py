@@ -21,6 +21,7 @@ def cell(tmp_path: Path) -> Cell:
     fields: dict[str, Any] = {field.name: {} for field in dataclasses.fields(Cell)}
     stages = [{"use": "a", "with": {}, "train": {"lr": 1e-3}}] * 2
     fields |= {"model_ref": {"path": str(save_tiny(tmp_path / "model"))}, "precision": "fp32", "stages": stages}
+    fields["start"] = {"from": "original", "control": False}
     return Cell(**{**fields, "id": "one", "arm": "a", "seed": 0})
 
 
@@ -30,15 +31,20 @@ def test_first_stages_of_a_model_share_and_later_ones_only_with_themselves(cell:
         first = stage_shelf(cell, 0, run, loaded)
         other_arm = dataclasses.replace(cell, arm="b", seed=1, stages=[{"use": "b", "with": {}, "train": {}}])
         same = stage_shelf(other_arm, 0, run, loaded)
-        assert first.memory is same.memory is loaded.kept and first.folder == same.folder
+        assert first.memory is same.memory and first.folder == same.folder
         assert first.folder is not None and first.folder.parent == run.kept
         second = stage_shelf(cell, 1, run, loaded)
-        assert second.memory is not loaded.kept
-        folders = {first.folder, second.folder}
+        assert second.memory is not first.memory
+        started = dataclasses.replace(cell, start={"from": "start", "control": False, "key": "k"})
+        assert stage_shelf(started, 0, run, loaded).memory is not first.memory
+        folders = {first.folder, second.folder, stage_shelf(started, 0, run, loaded).folder}
+        for seed in (0, 1):
+            at_random = dataclasses.replace(started, start={"from": "random", "control": True}, seed=seed)
+            folders.add(stage_shelf(at_random, 0, run, loaded).folder)
         folders.add(stage_shelf(dataclasses.replace(cell, seed=1), 1, run, loaded).folder)
         folders.add(stage_shelf(dataclasses.replace(cell, precision="bf16"), 0, run, loaded).folder)
         folders.add(stage_shelf(_other_model(cell, tmp_path), 0, run, loaded).folder)
-        assert len(folders) == 5
+        assert len(folders) == 8
         made = [first.from_disk("last-x", lambda: torch.ones(3), print) for _ in range(2)]
         assert torch.equal(same.from_disk("last-x", lambda: torch.zeros(3), print), made[0])
 

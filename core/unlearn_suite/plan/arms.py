@@ -1,26 +1,28 @@
-"""The arms of a plan: stages written out, or another arm with changes, and sweeps over some of their keys."""
+"""The arms of a plan: stages written out or shipped by problems, another arm with changes, sweeps over some keys."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
+from .changes import changed
 from .check import check
 from .faults import Faults, suggest
 from .grammar import ArmWords
-from .model import Arm
+from .model import SHIPPED, Arm, Begin, Problem, Shipped, Stages
 from .resolve import Resolver
 from .sweep import sweep_points
 from .text import Mark, Node
 
 
-def read_arms(node: Node | None, resolver: Resolver, problem_labels: Sequence[str]) -> tuple[Arm, ...]:
+def read_arms(
+    node: Node | None, resolver: Resolver, problem_labels: Sequence[str], problems: Sequence[Problem]
+) -> tuple[Arm, ...]:
     """Every arm that can be used, in the order of the plan; what is wrong goes into the faults.
 
-    Without `arms` in the plan: the untouched model and each problem's own default.
+    Without `arms` in the plan: the untouched model, each problem's own default, and the oracle of those that ship one.
     """
     if node is None or not isinstance(node.value, dict):
-        return (Arm("base", ()), Arm("default", None))
+        return (Arm("base", ()), Arm("default", "default"), *_oracle(problems))
     faults = resolver.faults
     good = {name: child for name, child in node.map.items() if check(child, ArmWords, faults) is not None}
     arms = []
@@ -29,12 +31,46 @@ def read_arms(node: Node | None, resolver: Resolver, problem_labels: Sequence[st
         only = _only(child, problem_labels, faults)
         family = child.under("family")
         for label, stages_of_arm in _points(name, child, stages_node, faults):
-            stages = resolver.stages(stages_of_arm)
+            stages = _resolved(stages_of_arm, resolver)
             if stages is not None:
                 shared = str(family.plain()) if family and family.value else name if child.under("sweep") else ""
-                arms.append(Arm(label, stages, only, shared))
+                arms.append(Arm(label, stages, only, shared, _begin(name, node), stages_of_arm.at))
     _check_names_differ(arms, node, faults)
     return tuple(arms)
+
+
+def wanted_from_problems(node: Node | None) -> frozenset[Shipped]:
+    """Which stages of problems the arms of a plan take."""
+    if node is None or not isinstance(node.value, dict):
+        return frozenset(SHIPPED)
+    words = [child.under("stages") for child in node.map.values()]
+    values = [word.value for word in words if word is not None]
+    return frozenset(shipped for shipped in SHIPPED if shipped in values)
+
+
+def _oracle(problems: Sequence[Problem]) -> tuple[Arm, ...]:
+    labels = tuple(problem.label for problem in problems if problem.oracle is not None)
+    return (Arm("oracle", "oracle", None if len(labels) == len(problems) else labels),) if labels else ()
+
+
+def _resolved(node: Node, resolver: Resolver) -> Stages | None:
+    for shipped in SHIPPED:
+        if node.value == shipped:
+            return shipped
+    return resolver.stages(node)
+
+
+def _begin(name: str, arms: Node) -> Begin | None:
+    """The arm's own `from`, or that of the arm it is like."""
+    seen = set()
+    while name in arms.map and name not in seen:
+        seen.add(name)
+        arm = arms.map[name]
+        own, like = arm.under("from"), arm.under("like")
+        if own is not None and isinstance(own.value, str):
+            return "random" if own.value == "random" else "original"
+        name = str(like.value) if like is not None else ""
+    return None
 
 
 def arm_names(node: Node, arms: Sequence[Arm]) -> list[str]:
@@ -52,12 +88,12 @@ def _points(name: str, arm: Node, stages: Node | None, faults: Faults) -> Iterat
         yield name, stages
         return
     for label, values in sweep_points(name, sweep.map):
-        changed: Node | None = stages
+        point: Node | None = stages
         for path, value in values.items():
-            if changed is not None:
-                changed = _changed(changed, path.split("."), value, sweep.map[path].key_or_value, path, faults)
-        if changed is not None:
-            yield label, changed
+            if point is not None:
+                point = _set(point, path, value, sweep.map[path].key_or_value, faults)
+        if point is not None:
+            yield label, point
 
 
 def _check_names_differ(arms: Sequence[Arm], node: Node, faults: Faults) -> None:
@@ -86,41 +122,16 @@ def _stages(name: str, arms: Node, faults: Faults, seen: tuple[str, ...]) -> Nod
     for path, value in (changes.map if changes else {}).items():
         if stages is not None:
             at = value.key_or_value
-            stages = _changed(stages, path.split("."), value, at, path, faults)
+            stages = _set(stages, path, value, at, faults)
     return stages
 
 
-def _changed(node: Node, keys: list[str], value: Node, at: Mark, path: str, faults: Faults) -> Node | None:
-    """`node` with the value under `keys` replaced, or None when there is no such place.
-
-    A key that a mapping does not have yet is made: whether the objective knows it is checked with the
-    stage, and told at `at`. An index must exist.
-    """
-    if not keys:
-        return replace(value, key_at=at)
-    key, rest = keys[0], keys[1:]
-    child = _child(node, key, at, path, faults)
-    changed = _changed(child, rest, value, at, path, faults) if child is not None else None
-    if changed is None:
+def _set(stages: Node, path: str, value: Node, at: Mark, faults: Faults) -> Node | None:
+    if isinstance(stages.value, str):
+        hint = f"change it with the problem's own `set`, as in {{use: NAME, set: {{{stages.value}.{path}: ...}}}}"
+        faults.add(at, f"{path!r} is in what each problem ships as {stages.value!r}", "plan-set", hint)
         return None
-    if isinstance(node.value, list):
-        return replace(node, value=[changed if item is child else item for item in node.value])
-    return replace(node, value={**node.map, key: changed})
-
-
-def _child(node: Node, key: str, at: Mark, path: str, faults: Faults) -> Node | None:
-    if isinstance(node.value, list):
-        index = int(key) if key.isdecimal() else -1
-        if 0 <= index < len(node.items):
-            return node.items[index]
-        count = len(node.items)
-        hint = f"it counts from 0 and has {count}" if count else "the list is empty"
-        faults.add(at, f"{path!r} does not exist: {key!r} is no item of the list", "plan-set", hint)
-        return None
-    if node.value is not None and not isinstance(node.value, dict):
-        faults.add(at, f"{path!r} does not exist: there is nothing below {node.kind()}", "plan-set")
-        return None
-    return node.map.get(key, Node(None, at, at, node.folder))
+    return changed(stages, path.split("."), value, at, path, faults)
 
 
 def _only(arm: Node, labels: Sequence[str], faults: Faults) -> tuple[str, ...] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from .arms import arm_names
 from .check import check
@@ -19,20 +19,41 @@ def check_roles(problems: Sequence[Problem], arms: Sequence[Arm], faults: Faults
             if not arm.applies_to(problem):
                 continue
             for stage in arm.stages_for(problem):
-                for role, reader in _roles(stage).items():
-                    if role not in problem.data:
-                        message = f"{reader} needs the data role {role!r}"
-                        hint = f"problem {problem.label!r} has: {', '.join(problem.data) or 'none'}"
-                        faults.add(stage.at, f"{message}, which problem {problem.label!r} lacks", "plan-role", hint)
+                _check_stage(stage, problem, faults)
+    for problem in problems:
+        for stage in problem.start:
+            _check_stage(stage, problem, faults)
 
 
-def _roles(stage: Stage) -> dict[str, str]:
-    """{data role that a stage reads: who reads it}."""
-    watching, guard = stage.train.diagnostics, stage.train.stop
-    found = dict.fromkeys((watching.forget, watching.retain), "`diagnostics`") if watching else {}
-    if guard:
-        found[guard.role or "retain"] = "`stop`"
-    return found | dict.fromkeys(stage.spec.roles_for(stage.config), repr(stage.spec.name))
+def _check_stage(stage: Stage, problem: Problem, faults: Faults) -> None:
+    for role, reader in stage.roles.items():
+        if role not in problem.data:
+            message = f"{reader} needs the data role {role!r}"
+            hint = f"problem {problem.label!r} has: {', '.join(problem.data) or 'none'}"
+            faults.add(stage.at, f"{message}, which problem {problem.label!r} lacks", "plan-role", hint)
+
+
+def check_shipped(problems: Sequence[Problem], arms: Sequence[Arm], faults: Faults) -> None:
+    """An arm that takes what problems bring finds it in every problem it runs on."""
+    for arm in arms:
+        for problem in problems:
+            if arm.at is None or isinstance(arm.stages, tuple) or not arm.applies_to(problem):
+                continue
+            if getattr(problem, arm.stages) is None:
+                hint = "name the problems that do with `only`, or write the stages out"
+                faults.add(arm.at, f"problem {problem.label!r} brings no {arm.stages!r}", "plan-arm", hint)
+
+
+def oracle_notes(problems: Sequence[Problem], arms: Sequence[Arm]) -> Iterator[str]:
+    """One for each problem with values that only an arm called `oracle` gives a meaning."""
+    for problem in problems:
+        if any(arm.name == "oracle" and arm.applies_to(problem) for arm in arms):
+            continue
+        for metric in problem.metrics:
+            missing = [name for name in metric.show if metric.spec.values[name].versus]
+            if missing:
+                told = f"{', '.join(missing)} of {metric.name!r}"
+                yield f"problem {problem.label!r} has no arm called oracle: {told} will not be told"
 
 
 def check_gates(

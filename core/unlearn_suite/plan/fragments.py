@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from ..specs import ProblemSpec
+from .changes import changed
 from .check import check
 from .combined import check_combined
 from .faults import Faults, suggest
 from .grammar import FragmentWords, ProblemUseWords, ProblemWords
-from .model import MetricUse, Problem
+from .model import SHIPPED, MetricUse, Problem, Shipped, Stage
 from .packaged import merge, packaged_file
 from .parameters import filled
 from .resolve import Resolver
@@ -32,13 +33,14 @@ def read_fragment(spec: ProblemSpec, faults: Faults, at: Mark | str = "") -> Nod
 
 
 class ProblemReader:
-    """Reads the entries of `problems`. `extra` are the plan's own metrics, added to every problem."""
+    """Reads the entries of `problems`. `extra` are the plan's own metrics, added to every problem; `wanted` are the
+    stages of problems that arms take (others are only read in problems that the plan writes out)."""
 
-    def __init__(self, resolver: Resolver, extra: Sequence[Node], *, with_default: bool) -> None:
+    def __init__(self, resolver: Resolver, extra: Sequence[Node], *, wanted: Collection[Shipped]) -> None:
         self.resolver = resolver
         self.faults: Faults = resolver.faults
         self.extra = extra
-        self.with_default = with_default
+        self.wanted = wanted
         self._fragments: dict[str, Node | None] = {}
 
     def read(self, node: Node) -> Problem | None:
@@ -77,7 +79,7 @@ class ProblemReader:
         return self._fragments[qualified]
 
     def _changed(self, body: Node, node: Node, label: str) -> Node:
-        """The fragment with the plan's `data` and `metrics` merged in."""
+        """The fragment with the plan's `data` and `metrics` merged in, and its `set` carried out."""
         items = dict(body.map)
         data = node.under("data")
         if data is not None and isinstance(data.value, dict):
@@ -85,7 +87,25 @@ class ProblemReader:
         metrics = node.under("metrics")
         if metrics is not None and isinstance(metrics.value, dict):
             items["metrics"] = self._changed_metrics(items.get("metrics"), metrics, label)
+        changes = node.under("set")
+        for path, value in (changes.map if changes else {}).items():
+            self._set(items, path, value, label)
         return replace(body, value=items)
+
+    def _set(self, items: dict[str, Node], path: str, value: Node, label: str) -> None:
+        """Change the stages that the problem brings."""
+        at = value.key_or_value
+        word, *keys = path.split(".")
+        part = items.get(word)
+        stages = part.under("stages") if part is not None and word in ("start", *SHIPPED) else None
+        if part is None or stages is None or not keys:
+            there = [f"`{name}`" for name in ("start", *SHIPPED) if name in items]
+            hint = f"begin with one of {', '.join(there)}" if there else ""
+            self.faults.add(at, f"problem {label!r} brings no stages under {path!r}", "plan-set", hint)
+            return
+        new = changed(stages, keys, value, at, path, self.faults)
+        if new is not None:
+            items[word] = replace(part, value={**part.map, "stages": new})
 
     def _changed_metrics(self, body: Node | None, changes: Node, label: str) -> Node:
         entries = [_as_mapping(entry) for entry in (body.items if body else [])]
@@ -112,15 +132,26 @@ class ProblemReader:
         roles = data_node.map if data_node else {}
         data = {role: self.resolver.data(child) for role, child in roles.items()}
         metrics = self._metrics(body, label, list(roles))
-        default = body.under("default")
-        stages = None
-        if default is not None and (own or self.with_default):
-            stages = self.resolver.stages(default.under("stages"))
+        start = self._stages(body.under("start"))
+        shipped = {word: self._stages(body.under(word)) for word in SHIPPED if own or word in self.wanted}
         found = {role: uses for role, uses in data.items() if uses is not None}
         if len(found) < len(data) or metrics is None:
             return None
         text = summary.value if summary and isinstance(summary.value, str) else ""
-        return Problem(label, source, text, found, tuple(metrics), stages)
+        return Problem(
+            label,
+            source,
+            text,
+            found,
+            tuple(metrics),
+            default=shipped.get("default"),
+            start=start or (),
+            oracle=shipped.get("oracle"),
+        )
+
+    def _stages(self, node: Node | None) -> tuple[Stage, ...] | None:
+        """The stages below one of a problem's words; None where it does not have it, or they are faulty."""
+        return self.resolver.stages(node.under("stages")) if node is not None and node.value is not None else None
 
     def _metrics(self, body: Node, label: str, roles: list[str]) -> list[MetricUse] | None:
         node = body.under("metrics")

@@ -134,8 +134,10 @@ class MetricWords(Config):
 class ArmWords(Config):
     """What is compared: stages of objectives, or another arm with changes."""
 
-    stages: list[Any] | None = None
-    """objectives, trained one after the other; [] is the untouched model"""
+    stages: list[Any] | Literal["default", "oracle"] | None = None
+    """objectives, trained one after the other; [] is the untouched model, a word what each problem brings"""
+    begin: Literal["original", "random"] | None = Field(default=None, alias="from")
+    """original = the published model, random = random weights (none = as the problem starts, an oracle: original)"""
     like: str | None = None
     """name of the arm to copy"""
     changes: dict[str, Any] | None = Field(default=None, alias="set")
@@ -159,8 +161,8 @@ class ArmWords(Config):
         return self
 
 
-class DefaultWords(Config):
-    """The arm a problem brings itself."""
+class StagesWords(Config):
+    """Stages that a problem brings."""
 
     stages: list[Any]
     """objectives, trained one after the other"""
@@ -179,6 +181,8 @@ class ProblemUseWords(Config):
     """changes to its data roles, merged deeply; further roles"""
     metrics: dict[str, Any] | None = None
     """changes to its metric entries, by their names"""
+    changes: dict[str, Any] | None = Field(default=None, alias="set")
+    """changes to the stages it brings, such as `start.0.steps: 100` (also `default`, `oracle`; stages count from 0)"""
 
 
 class _ProblemBody(Config):
@@ -188,8 +192,12 @@ class _ProblemBody(Config):
     """role -> dataset or list of datasets"""
     metrics: list[Any] = []  # noqa: RUF012 (pydantic copies it)
     """metric entries"""
-    default: DefaultWords | None = None
+    start: StagesWords | None = None
+    """stages that make the model it begins with: every arm starts from it, and is compared with it"""
+    default: StagesWords | None = None
     """the arm to run when a plan names none"""
+    oracle: StagesWords | None = None
+    """stages, from the original model, of an arm that never saw what is to be forgotten"""
 
 
 class ProblemWords(_ProblemBody):

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from .arms import read_arms
+from .arms import read_arms, wanted_from_problems
 from .check import check, existing
-from .cross import check_gates, check_roles
+from .cross import check_gates, check_roles, check_shipped, oracle_notes
 from .faults import Faults, suggest
 from .fragments import ProblemReader
 from .grammar import LABEL, Compute, ModelWords, PlanWords
@@ -54,7 +54,8 @@ def _resolve(
     models = _models(root.under("models"), assets, faults)
     _check_labels(root, faults)
     problems, labels = _problems(root, resolver)
-    arms = read_arms(root.under("arms"), resolver, labels)
+    arms = read_arms(root.under("arms"), resolver, labels, problems)
+    check_shipped(problems, arms, faults)
     check_roles(problems, arms, faults)
     gates = check_gates(root, problems, labels, arms, faults)
     return Plan(
@@ -67,7 +68,7 @@ def _resolve(
         compute=words.compute if words else Compute(),
         gates=gates,
         plugins=tuple(plugins),
-        notes=tuple(resolver.notes),
+        notes=(*resolver.notes, *oracle_notes(problems, arms)),
     )
 
 
@@ -109,8 +110,8 @@ def _check_labels(root: Node, faults: Faults) -> None:
 def _problems(root: Node, resolver: Resolver) -> tuple[tuple[Problem, ...], list[str]]:
     """The problems that could be resolved, and the labels of all that the plan speaks of."""
     node, extra = root.under("problems"), root.under("metrics")
-    with_default = root.under("arms") is None
-    reader = ProblemReader(resolver, extra.items if extra else [], with_default=with_default)
+    arms = root.under("arms")
+    reader = ProblemReader(resolver, extra.items if extra else [], wanted=wanted_from_problems(arms))
     problems, labels = [], []
     for child in node.items if node else []:
         label = _problem_label(child)
@@ -122,7 +123,7 @@ def _problems(root: Node, resolver: Resolver) -> tuple[tuple[Problem, ...], list
         if problem is None:
             continue
         problems.append(problem)
-        if with_default and problem.default is None and not len(resolver.faults):
+        if arms is None and problem.default is None and not len(resolver.faults):
             message = f"problem {label!r} brings no default arm"
             resolver.faults.add(child.at, message, "plan-arm", "write `arms` into the plan")
     return tuple(problems), labels

@@ -12,6 +12,11 @@ from .grammar import Compute, Want
 from .text import Mark
 
 Kind = Literal["objective", "dataset", "metric", "problem"]
+Shipped = Literal["default", "oracle"]
+"""stages that a problem brings for an arm"""
+SHIPPED: tuple[Shipped, ...] = ("default", "oracle")
+Begin = Literal["start", "original", "random"]
+"""what an arm begins from: the model that the problem's `start` makes, the published one, or one of random weights"""
 
 
 class EntryLike(Protocol):
@@ -66,6 +71,18 @@ class Stage:
     train: Train
     at: Mark = field(compare=False)
 
+    @property
+    def roles(self) -> dict[str, str]:
+        """{data role that must be there: who reads it}."""
+        watching, guard = self.train.diagnostics, self.train.stop
+        found = dict.fromkeys((watching.forget, watching.retain), "`diagnostics`") if watching else {}
+        if guard:
+            found[guard.role or "retain"] = "`stop`"
+        return found | dict.fromkeys(self.spec.roles_for(self.config), repr(self.spec.name))
+
+
+Stages = tuple[Stage, ...] | Shipped
+
 
 @dataclass(frozen=True)
 class MetricUse:
@@ -82,7 +99,11 @@ class MetricUse:
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem with its data roles and metrics. `source` is distribution/name, "" when the plan wrote it."""
+    """A problem with its data roles and metrics. `source` is distribution/name, "" when the plan wrote it.
+
+    `start` makes the model that it begins with (() = the model itself). `default` and `oracle` are None where the
+    problem brings none, or no arm asks for them.
+    """
 
     label: str
     source: str
@@ -90,22 +111,33 @@ class Problem:
     data: Mapping[str, tuple[DataUse, ...]]
     metrics: tuple[MetricUse, ...]
     default: tuple[Stage, ...] | None
+    start: tuple[Stage, ...] = ()
+    oracle: tuple[Stage, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What is compared. `stages` None means the default of each problem; () the untouched model.
+    """What is compared. `stages`: () is the untouched model, a word what each problem brings.
 
-    Arms of one `family` differ in what was swept ("" = none).
+    Arms of one `family` differ in what was swept ("" = none). `begin` None is what the stages mean by themselves.
     """
 
     name: str
-    stages: tuple[Stage, ...] | None
+    stages: Stages
     only: tuple[str, ...] | None = None
     family: str = ""
+    begin: Begin | None = None
+    at: Mark | None = field(default=None, compare=False)
 
     def stages_for(self, problem: Problem) -> tuple[Stage, ...]:
-        return (problem.default or ()) if self.stages is None else self.stages
+        if isinstance(self.stages, tuple):
+            return self.stages
+        return (problem.default if self.stages == "default" else problem.oracle) or ()
+
+    def begin_for(self, problem: Problem) -> Begin:
+        """An oracle begins from the original model, every other arm as the problem does."""
+        wanted = self.begin or ("original" if self.stages == "oracle" else "start")
+        return "original" if wanted == "start" and not problem.start else wanted
 
     def applies_to(self, problem: Problem) -> bool:
         return self.only is None or problem.label in self.only

@@ -20,7 +20,7 @@ from .grammar import (
     ProblemUseWords,
     ProblemWords,
 )
-from .model import CatalogLike, EntryLike, Kind
+from .model import SHIPPED, CatalogLike, EntryLike, Kind
 from .parameters import ParameterWords, read_parameters
 
 Schema = dict[str, Any]
@@ -44,12 +44,12 @@ def plan_schema(catalog: CatalogLike) -> Schema:
     data = _mapping({"anyOf": [_ref("dataset"), _list(_ref("dataset"))]})
     stages = _list(_ref("objective"))
     body = {"data": data, "metrics": _list(_ref("metric"))}
-    default = {"type": "object", "properties": {"stages": stages}, "additionalProperties": False}
-    _model_def(ArmWords, "arm", defs, {"stages": stages})
+    brought = {"type": "object", "properties": {"stages": stages}, "additionalProperties": False}
+    _model_def(ArmWords, "arm", defs, {"stages": {"anyOf": [stages, {"enum": list(SHIPPED)}]}})
     problems = catalog.entries("problem")
     uses = [_problem_use(entry, _spellings(entry, problems), defs) for entry in problems]
     defs["problem-use"] = {"anyOf": uses} if uses else {}
-    _model_def(ProblemWords, "problem-inline", defs, {**body, "default": default})
+    _model_def(ProblemWords, "problem-inline", defs, {**body, **dict.fromkeys(("start", *SHIPPED), brought)})
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "unlearn-suite plan",

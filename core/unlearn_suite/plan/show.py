@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import yaml
 
-from .model import Arm, DataUse, MetricUse, Plan, Problem, Stage
+from .model import Arm, DataUse, MetricUse, Plan, Problem, Shipped, Stage
 from .text import add_resolvers
 
 
@@ -36,15 +36,14 @@ def dump_resolved(plan: Plan) -> str:
 
 def resolved(plan: Plan) -> dict[str, Any]:
     """The same as plain JSON-able data."""
-    own_arms = all(arm.stages is not None for arm in plan.arms)
+    taken = {arm.stages for arm in plan.arms if not isinstance(arm.stages, tuple)}
     shown: dict[str, Any] = {"plan": 1, "name": plan.name}
     if plan.plugins:
         shown["plugins"] = [str(file) for file in plan.plugins]
     shown["seeds"] = list(plan.seeds)
     shown["models"] = {model.label: dict(model.ref) for model in plan.models}
-    shown["problems"] = [_problem(problem, with_default=not own_arms) for problem in plan.problems]
-    if own_arms:
-        shown["arms"] = {arm.name: _arm(arm) for arm in plan.arms}
+    shown["problems"] = [_problem(problem, taken) for problem in plan.problems]
+    shown["arms"] = {arm.name: _arm(arm) for arm in plan.arms}
     shown["compute"] = plan.compute.model_dump(mode="json")
     if plan.gates:
         keys = ("problem", "arm", "metric", "value", "of", "below", "above")
@@ -53,12 +52,17 @@ def resolved(plan: Plan) -> dict[str, Any]:
     return shown
 
 
-def _problem(problem: Problem, *, with_default: bool) -> dict[str, Any]:
+def _problem(problem: Problem, taken: Collection[Shipped]) -> dict[str, Any]:
+    """With the stages of it that arms take."""
     shown: dict[str, Any] = {"name": problem.label, "summary": problem.summary}
     shown["data"] = {role: _data(uses) for role, uses in problem.data.items()}
     shown["metrics"] = [_metric(metric) for metric in problem.metrics]
-    if with_default and problem.default is not None:
+    if problem.start:
+        shown["start"] = {"stages": _stages(problem.start)}
+    if problem.default is not None and "default" in taken:
         shown["default"] = {"stages": _stages(problem.default)}
+    if problem.oracle is not None and "oracle" in taken:
+        shown["oracle"] = {"stages": _stages(problem.oracle)}
     return shown
 
 
@@ -79,7 +83,8 @@ def _metric(metric: MetricUse) -> dict[str, Any]:
 
 
 def _arm(arm: Arm) -> dict[str, Any]:
-    shown: dict[str, Any] = {"stages": _stages(arm.stages or ())}
+    shown: dict[str, Any] = {"from": arm.begin} if arm.begin else {}
+    shown["stages"] = _stages(arm.stages) if isinstance(arm.stages, tuple) else arm.stages
     if arm.only is not None:
         shown["only"] = list(arm.only)
     return shown | ({"family": arm.family} if arm.family else {})

@@ -94,7 +94,7 @@ def render(run: RunData, problems: Sequence[ProblemSummary]) -> str:
         sections=sections,
         failed=failed,
         counts=_counts(run.cells),
-        cost=cost_table(run.cells),
+        cost=cost_table([*run.starts, *run.cells]),
         glossary=_glossary(problems),
         plugins=_plugins(run.cells),
         facts=_facts(run),

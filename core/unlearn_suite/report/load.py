@@ -86,8 +86,14 @@ class CellData:
         return str(self.status.get("state") or "pending")
 
     @property
+    def start(self) -> Json:
+        """What the stages begin from (see `study.Cell.start`); {} when the cell does not say."""
+        found = self.cell.get("start")
+        return found if isinstance(found, dict) else {}
+
+    @property
     def is_base(self) -> bool:
-        return not self.cell.get("stages")
+        return not self.cell.get("stages") and not self.start.get("control")
 
     @cached_property
     def entries(self) -> dict[str, Entry]:
@@ -161,6 +167,14 @@ class RunData:
             if isinstance(row.get("scalars"), dict):
                 last[int(row.get("stage", 0)), int(row.get("step", 0))] = row
         return [last[key] for key in sorted(last)]
+
+    @property
+    def starts(self) -> list[CellData]:
+        """The making of the models that cells begin with, like cells, each once; those that have begun."""
+        keys = dict.fromkeys(str(c.start["key"]) for c in self.cells if c.start.get("key"))
+        folders = [CellDir(self.store.start(key)) for key in keys]
+        heads = [(folder, self._object(lambda folder=folder: folder.cell)) for folder in folders]  # type: ignore[misc]
+        return [CellData(folder, head, folder.status) for folder, head in heads if head]
 
     def base_cell(self, problem: str, model: str) -> CellData | None:
         """The cell of the untouched model, if the plan has one."""

@@ -10,11 +10,16 @@ from ..store import write_json
 from .combine import combined
 from .load import CellData, Entry, Json, RunData, groups_of
 from .measures import EntryTable, Measure, Result
+from .words import listing
 
 
 @dataclass(frozen=True)
 class ProblemSummary:
-    """One problem on one model: its measures in the plan's order, and the arms in the order of their cells."""
+    """One problem on one model: its measures in the plan's order, and the arms in the order of their cells.
+
+    `start`: what its arms begin from, as a sentence ("" = the model itself). `controls`: arms that begin from something
+    else, to stand beside the others.
+    """
 
     problem: str
     model: str
@@ -23,6 +28,8 @@ class ProblemSummary:
     arms: tuple[str, ...]
     cells: tuple[CellData, ...]
     measures: tuple[Measure, ...]
+    start: str = ""
+    controls: frozenset[str] = frozenset()
 
     @property
     def headlines(self) -> list[Measure]:
@@ -54,7 +61,29 @@ def _problem(run: RunData, problem: str, model: str, cells: Sequence[CellData]) 
             measures += tables[entry.name].measures(list(arms))
     about = cells[0].cell.get("summary") or {}
     text = about.get("summary") or about.get("problem") if isinstance(about, dict) else about
-    return ProblemSummary(problem, model, str(text or ""), base_arm, tuple(arms), tuple(cells), tuple(measures))
+    return ProblemSummary(
+        problem,
+        model,
+        str(text or ""),
+        base_arm,
+        tuple(arms),
+        tuple(cells),
+        tuple(measures),
+        _start(model, cells),
+        frozenset(cell.arm for cell in cells if cell.start.get("control")),
+    )
+
+
+def _start(model: str, cells: Sequence[CellData]) -> str:
+    """What the arms of a problem begin from, and which do not."""
+    stages: list[Json] = next((found for cell in cells if (found := cell.start.get("stages"))), [])
+    told = [f"{str(s.get('use', '')).rpartition('/')[2]} ({(s.get('train') or {}).get('steps')} steps)" for s in stages]
+    text = f"Arms begin from {model} after {', then '.join(told)}." if told else ""
+    for kind, words in (("original", f"{model} as published"), ("random", "random weights")):
+        arms = dict.fromkeys(c.arm for c in cells if c.start.get("control") and c.start.get("from") == kind)
+        if arms:
+            text += f" {listing(list(arms))} begin{'' if len(arms) > 1 else 's'} from {words}."
+    return text.strip()
 
 
 def to_json(run: RunData, problems: Sequence[ProblemSummary]) -> Json:

@@ -35,6 +35,8 @@ def print_table(run_path: Path, console: Console | None = None) -> None:
         title = f"{problem.problem} on {problem.model}"
         console.print(Text(f"\n{title}", style="bold"))
         console.print(Text(f"{mark(state)} {sentence}", style=COLOURS.get(state or "", "")))
+        if problem.start:
+            console.print(Text(problem.start))
         for i, arm in enumerate(problem.arms or (problem.base_arm,)):
             if any(arm in m.arms or (arm == problem.base_arm and m.base) for m in problem.measures):
                 console.print(Text(f"\n{_arm_title(problem, arm)}", style="bold"))

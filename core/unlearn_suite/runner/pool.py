@@ -38,7 +38,7 @@ def worker_command(plugins: Sequence[str | Path] = (), devices: int = 1) -> Comm
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(devices)]
 
     def command(run: Path, cell: Cell) -> Sequence[str]:
-        start = [sys.executable, *(torchrun if devices > 1 and not cell.is_base else [])]
+        start = [sys.executable, *(torchrun if devices > 1 and cell.trains else [])]
         return [*start, "-m", "unlearn_suite.worker", str(run), cell.folder, *extra]
 
     return command

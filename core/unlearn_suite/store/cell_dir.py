@@ -36,6 +36,10 @@ class CellDir:
     def artifacts(self) -> Path:
         return self.path / "artifacts"
 
+    def beside(self, path: Path) -> CellDir:
+        """Another folder that is written (or only read) as this one is."""
+        return CellDir(path, self._on_torn)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Own the cell. Raises `PrerequisiteError` at once when another process does."""

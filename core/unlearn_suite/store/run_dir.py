@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -183,25 +184,33 @@ class RunDir:
         """The folder of activations that cells keep for one another (it may not exist)."""
         return self.path / "shared" / "kept"
 
+    def start(self, key: str) -> Path:
+        """The folder of the model that cells begin with, made by the stages of this key (it may not exist)."""
+        return self.path / "shared" / "starts" / file_name(key)
+
     def drop_kept(self) -> None:
         """Free the disk of what can be computed again. No cell may be running."""
         shutil.rmtree(self.kept, ignore_errors=True)
 
     @contextmanager
     def shared_lock(self, key: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-        """Own the making of what `key` names; waits for another process that does (and tells `waiting`)."""
+        """Own the making of what `key` names; waits for another process that does.
+
+        `waiting` is called before and every second while it waits, and may raise to wait no longer.
+        """
         from filelock import FileLock, Timeout
 
         folder = self.path / "shared" / "locks"
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / f"{file_name(key)}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if waiting:
-                waiting()
-            lock.acquire(poll_interval=0.2)
+        for timeout in chain([0.0], repeat(1.0)):
+            try:
+                lock.acquire(timeout=timeout, poll_interval=0.2)
+                break
+            except Timeout:
+                if waiting:
+                    waiting()
         try:
             yield
         finally:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..engine.distributed import here
 from ..errors import SuiteError
 from ..evaluate.encode import Encoder, max_length_of
+from .beginning import Interrupted, begin
 from .data_checks import check_lengths
 from .inputs import Inputs
 from .loaded import borrowed_model
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from ..runner.progress import Progress
     from ..store import CellDir, RunDir
     from ..study import Cell
-
-
-class Interrupted(KeyboardInterrupt):
-    """A stop was asked for and everything is saved."""
 
 
 def execute(cell: Cell, cell_dir: CellDir, catalog: Catalog, run: RunDir, progress: Progress) -> None:
@@ -43,6 +40,9 @@ def execute(cell: Cell, cell_dir: CellDir, catalog: Catalog, run: RunDir, progre
             loaded = stack.enter_context(borrowed_model(cell, progress, choose))
             progress.end()
         check_lengths(cell, inputs.roles, Encoder(loaded.tokenizer, max_length_of(loaded.model, loaded.tokenizer)))
+        if cell.start["from"] != "original":
+            with clock("start"):
+                begin(cell, cell_dir, catalog, run, progress, inputs, loaded)
         with clock("train"):
             finished = train_cell(cell, cell_dir, catalog, run, progress, inputs, loaded)
         if not finished:

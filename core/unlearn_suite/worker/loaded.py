@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,15 +28,15 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class LoadedModel:
     """`originals`: base values of every tensor that has been changed since the model was lent. `absent`: what
     is not in memory, None when the model is whole. `device`: where it computes; one of several processes keeps
-    it in the CPU's memory until its stages spread it. `kept`: what the base model computed for the examples of the
-    last cell's first stage, for the next cells."""
+    it in the CPU's memory until its stages spread it. `kept`: what the model that the last cell began with computed for
+    the examples of its first stage, for the next cells that begin with the same."""
 
     model: Any
     tokenizer: Any
     device: torch.device
     absent: Absent | None = None
     originals: dict[str, Tensor] = field(default_factory=dict)
-    kept: dict[str, Tensor] = field(default_factory=dict)
+    kept: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def bring(self, names: Collection[str] | None, progress: Progress) -> None:
         """Have these parameters (None: all) in memory. Raises `PrerequisiteError` when they do not fit."""
@@ -48,6 +48,20 @@ class LoadedModel:
             progress.begin("loading the rest of the model", None)
             self.absent.bring()
             progress.end()
+
+    def memory_of(self, weights: str) -> dict[str, Tensor]:
+        """The kept values of a state of the weights; those of another one go."""
+        if weights not in self.kept:
+            self.kept = {weights: {}}
+        return self.kept[weights]
+
+    def change(self, values: Mapping[str, Tensor]) -> None:
+        """Put these values on the model, the base values noted."""
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, value in values.items():
+                self.originals.setdefault(name, parameters[name].detach().clone())
+                parameters[name].copy_(value)
 
     def restore(self) -> None:
         """Put the base weights back, bit for bit."""

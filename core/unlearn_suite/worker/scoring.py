@@ -55,7 +55,9 @@ def score_cell(
             return False
         loaded.bring(None, progress)
         try:
-            if cell.is_base:
+            if (
+                cell.is_base
+            ):  # its own entries' keys name its scores; a control's name those of what it is compared with
                 with run.shared_lock(entry["key"]):
                     if not cell_dir.copy_shared(entry["name"], entry["key"]):
                         _score(entry, cell, cell_dir, catalog, progress, inputs, model)

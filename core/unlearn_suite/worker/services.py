@@ -26,7 +26,9 @@ class StageServices:
         self._run = run
         self._loaded = loaded
         self._progress = progress
-        earlier = {"stages": cell.stages[:stage], "seed": cell.seed} if stage else {}
+        earlier: dict[str, Any] = {"stages": cell.stages[:stage], "seed": cell.seed} if stage else {}
+        if cell.start["from"] != "original":
+            earlier |= {"start": cell.start.get("key") or ["random", cell.seed]}
         self._weights = {"model": cell.model_ref, "precision": cell.precision, **earlier}
 
     def sample(

@@ -34,7 +34,7 @@ def stage_shelf(cell: Cell, stage: int, run: RunDir, loaded: LoadedModel) -> She
     def lock(file: str) -> AbstractContextManager[Any]:
         return run.shared_lock(f"kept-{zlib.crc32(file.encode()) % _LOCKS}")
 
-    memory = loaded.kept if stage == 0 else {}
+    memory = loaded.memory_of(name) if stage == 0 else {}
     return Shelf(memory=memory, folder=run.kept / name, lock=lock)
 
 
@@ -42,6 +42,8 @@ def _weights(cell: Cell, stage: int, loaded: LoadedModel) -> dict[str, Any]:
     """Everything beside the token ids that decides the bits of an activation."""
     device = loaded.device
     before = {"stages": cell.stages[:stage], "seed": cell.seed, "data": cell.data} if stage else {}
+    if cell.start["from"] != "original":
+        before |= {"start": cell.start.get("key") or ["random", cell.seed]}
     return {
         "model": identity(cell.model_ref),
         "precision": cell.precision,

@@ -108,9 +108,15 @@ class FollowerDir(CellDir):
         super().__init__(path)
         self._scratch = scratch
 
+    def beside(self, path: Path) -> FollowerDir:
+        return FollowerDir(path, self._scratch)
+
     @property
     def artifacts(self) -> Path:
         return self._scratch
+
+    def write_cell(self, cell: Mapping[str, Any]) -> None:
+        pass
 
     def set_status(self, **fields: Any) -> dict[str, Any]:
         return self.status

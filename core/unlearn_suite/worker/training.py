@@ -97,6 +97,11 @@ def _apply(path: Path, loaded: LoadedModel, progress: Progress) -> None:
     loaded.originals |= patch.apply(path, loaded.model)
 
 
+def is_under_way(cell: Cell, cell_dir: CellDir) -> bool:
+    """Whether a patch on disk holds the weights that training goes on with, or that it has ended with."""
+    return cell_dir.patch_path.exists() or _first_stage(cell, cell_dir) > 0
+
+
 def first_needs(cell: Cell, cell_dir: CellDir, catalog: Catalog) -> Choose | None:
     """What the first stage that is to be run needs of the model; None when there is none, or none that runs alone."""
     if not cell.stages or cell_dir.patch_path.exists() or launched() > 1:
@@ -179,6 +184,6 @@ def _job(
 
 
 def _provenance(cell: Cell) -> dict[str, Any]:
-    keys = ("id", "problem", "model", "arm", "seed", "model_ref", "stages", "precision", "plugins")
+    keys = ("id", "problem", "model", "arm", "seed", "model_ref", "start", "stages", "precision", "plugins")
     whole = cell.to_json()
     return {key: whole[key] for key in keys}

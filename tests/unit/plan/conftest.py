@@ -87,6 +87,12 @@ METRICS = [
     MetricSpec(
         "both", "of all", "fake:Both", {"mean": ValueSpec("mean")}, BothConfig, needs_data=False, combines="harmonic"
     ),
+    MetricSpec(
+        "relative",
+        "to the oracle",
+        "fake:Relative",
+        {"ratio": ValueSpec("ratio"), "apart": ValueSpec("apart", versus="ks", of="ratio")},
+    ),
     MetricSpec("speed", "tokens per second", "fake:Speed", {"rate": ValueSpec("rate")}, needs_data=False),
 ]
 PROBLEMS = [ProblemSpec("everyday", "forget one subject", "fake_plan_plugin:problems/everyday.yaml")]

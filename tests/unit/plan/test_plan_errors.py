@@ -147,7 +147,13 @@ def test_stages(said: Said, stage: str, line: str) -> None:
         ("{like: b, set: {0.with.meta: nine}}", "5:35: 'meta': expected 'none' or 'relearn', found the text 'nine' "
          "(did you mean 'none'?)"),
         ("{like: b, only: [evryday]}", "5:23: this plan has no problem 'evryday' (did you mean 'everyday'?)"),
-        ("{stages: [], color: red}", "5:19: unknown key 'color' (known keys: family, like, only, set, stages, sweep)"),
+        ("{stages: [], color: red}", "5:19: unknown key 'color' (known keys: family, from, like, only, set, stages, "
+         "sweep)"),
+        ("{from: published, stages: []}", "5:13: 'from': expected 'original' or 'random', found the text 'published'"),
+        ("{stages: defaults}", "5:15: 'stages': expected a list or 'default' or 'oracle', found the text 'defaults' "
+         "(did you mean 'default'?)"),
+        ("{stages: oracle}", "5:15: problem 'everyday' brings no 'oracle' (name the problems that do with `only`, or "
+         "write the stages out)"),
     ],
 )  # fmt: skip
 def test_arms(said: Said, arm: str, line: str) -> None:

@@ -8,6 +8,7 @@ from ...plan import Arm, Problem
 from ...plan.cross import check_roles
 from ...plan.faults import Faults
 from ...plan.fragments import ProblemReader
+from ...plan.model import SHIPPED
 from ...plan.resolve import Resolver
 from ...plan.text import Node
 from ...plugins import load_target
@@ -27,10 +28,12 @@ def _problems(subject: Subject) -> Iterator[Problem]:
         faults = Faults()
         words = {"use": Node(subject.entry.qualified, case.at, case.at, case.folder)}
         words |= {key: node for key, node in case.map.items() if key in ("with", "data")}
-        reader = ProblemReader(Resolver(subject.catalog, faults), [], with_default=True)
+        reader = ProblemReader(Resolver(subject.catalog, faults), [], wanted=SHIPPED)
         problem = reader.read(Node(words, case.at, None, case.folder))
         found = (problem,) if problem else ()
-        check_roles(found, [Arm("default", None)], faults)
+        check_roles(
+            found, [Arm(word, word) for word in SHIPPED if problem and getattr(problem, word) is not None], faults
+        )
         faults.stop(case.at.file)
         yield from found
 

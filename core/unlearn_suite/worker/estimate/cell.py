@@ -42,7 +42,8 @@ class CellEstimate:
 
     `device`: "cuda" or "cpu". `device_bytes`: the most on the device at once; on a CPU the resident memory of the
     whole process. `host_bytes`: RAM beside a GPU (0 on a CPU: it is in `device_bytes`). `disk_bytes`: patches and
-    checkpoints. `flops`: by part (setup, train, score). `by_phase`: `device_bytes` by phase. `free_bytes`,
+    checkpoints. `flops`: by part (start, setup, train, score); what makes the model that several cells start from
+    counts for the first of them. `by_phase`: `device_bytes` by phase. `free_bytes`,
     `free_disk`: what is free now. `fits`: None where that is not known. `notes`: what is only estimated.
     """
 
@@ -81,6 +82,7 @@ class _Estimator:
         self.disk = _existing(disk)
         self.progress = progress
         self._known: dict[str, Any] = {}
+        self._starts: set[str] = set()
         self._process = PeakMemory(torch.device("cpu")).peak() or 0
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
@@ -100,12 +102,21 @@ class _Estimator:
         stages: list[StageEstimate] = [
             self._once([*key, stage], partial(self._stage, stage, family, tokenizer, inputs)) for stage in cell.stages
         ]
+        start: list[StageEstimate] = [
+            self._once([*key, "start", stage], partial(self._stage, stage, family, tokenizer, inputs))
+            for stage in cell.start.get("stages", ())
+        ]
         scoring, missing = self._once(
             [*key, cell.metrics, [[vars(s) for s in stage.sampled] for stage in stages]],
             lambda: self._scoring(cell, family, tokenizer, inputs, stages),
         )
         self.progress.end()
-        return self._sum(cell, device, stages, scoring, missing)
+        noted = (
+            family.weight_bytes() if cell.start["from"] == "random" else max((s.patch_bytes for s in start), default=0)
+        )
+        first = cell.start.get("key") not in self._starts
+        self._starts.add(str(cell.start.get("key")))
+        return self._sum(cell, device, stages, scoring, missing, start if first else (), noted)
 
     def _stage(self, stage: Mapping[str, Any], family: Family, tokenizer: Any, inputs: Inputs) -> StageEstimate:
         entry = self.catalog.find("objective", stage["use"])
@@ -154,28 +165,34 @@ class _Estimator:
         stages: Sequence[StageEstimate],
         scoring: ScoringEstimate,
         missing: Sequence[str],
+        start: Sequence[StageEstimate],
+        noted: int,
     ) -> CellEstimate:
+        """`start`: stages that this cell runs for all that begin with their result; `noted`: bytes of base values that
+        are kept in memory while the cell has other ones."""
         on_cpu = device.type == "cpu"
         beside = self._process if on_cpu else CUDA_CONTEXT
         in_memory, on_disk = _kept(cell, stages)
         host = max((s.host_bytes for s in stages), default=0) + in_memory
         phases = {"setup": 0, "train": 0, "finish": 0, "score": scoring.peak_bytes or 0}
-        for stage in stages:
+        for stage in (*start, *stages):
             for name, value in stage.peak_bytes.items():
                 value = stage.resident_bytes[name] if on_cpu else value
                 more = stage.host_bytes + in_memory if on_cpu and name == "train" else 0
                 phases[name] = max(phases[name], value + more)
-        phases = {name: value + beside for name, value in phases.items() if value}
+        phases = {name: value + beside + noted for name, value in phases.items() if value}
         return CellEstimate(
             id=cell.id,
             folder=cell.folder,
             device=device.type,
             device_bytes=max(phases.values(), default=beside),
             host_bytes=0 if on_cpu else self._process + host,
-            disk_bytes=sum(s.patch_bytes for s in stages)
-            + max((s.checkpoint_disk for s in stages), default=0)
+            disk_bytes=sum(s.patch_bytes for s in (*start, *stages))
+            + (noted if stages else 0)
+            + max((s.checkpoint_disk for s in (*start, *stages)), default=0)
             + on_disk,
             flops={
+                "start": sum(s.setup_flops + s.flops for s in start),
                 "setup": sum(s.setup_flops for s in stages),
                 "train": sum(s.flops for s in stages),
                 "score": scoring.flops,

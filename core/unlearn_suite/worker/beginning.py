@@ -1,0 +1,119 @@
+"""The weights that a cell's stages begin from, where they are not the published model's: random ones, or those that
+the problem's own `start` makes, once for all cells, in a folder below the run's `shared/starts`.
+
+Such a folder is like a cell's: checkpoints while it is made, then one patch against the published model. The base
+values of what it changes are noted in the loaded model, so a patch of the cell is against the published model too.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..engine.distributed import here
+from .inputs import Inputs
+from .training import is_under_way, train_cell
+
+if TYPE_CHECKING:
+    from ..plugins import Catalog
+    from ..runner.progress import Progress
+    from ..store import CellDir, RunDir
+    from ..study import Cell
+    from .loaded import LoadedModel
+
+
+class Interrupted(KeyboardInterrupt):
+    """A stop was asked for and everything is saved."""
+
+
+def begin(
+    cell: Cell,
+    cell_dir: CellDir,
+    catalog: Catalog,
+    run: RunDir,
+    progress: Progress,
+    inputs: Inputs,
+    loaded: LoadedModel,
+) -> None:
+    """Put the weights on the model that the first stage begins with; nothing when a later one is to go on.
+
+    Raises `Interrupted` after a requested stop.
+    """
+    if is_under_way(cell, cell_dir):
+        return
+    if cell.start["from"] == "random":
+        loaded.bring(None, progress)
+        loaded.change(random_weights(loaded.model, cell.seed))
+        return
+    key = str(cell.start["key"])
+    home = cell_dir.beside(run.start(key))
+    maker = start_cell(cell)
+    with _owned(run, key, progress):
+        if not home.patch_path.exists():
+            progress.say(f"making the model that {cell.problem} begins with")
+            home.write_cell(maker.to_json())
+        part = Inputs(maker, catalog)
+        part.roles = {role: inputs.roles[role] for role in maker.data}
+        if not train_cell(maker, home, catalog, run, progress, part, loaded):
+            raise Interrupted
+        if here().lead:
+            home.set_status(state="done")
+
+
+def start_cell(cell: Cell) -> Cell:
+    """The making of a cell's start, as a cell that ends with its training."""
+    start = cell.start
+    return replace(
+        cell,
+        id=str(start["key"]),
+        arm="start",
+        seed=int(start["seed"]),
+        stages=start["stages"],
+        data={role: cell.data[role] for role in start["data"]},
+        metrics=[],
+        start={"from": "original", "control": False},
+    )
+
+
+def random_weights(model: Any, seed: int) -> dict[str, torch.Tensor]:
+    """What the architecture's own initialisation gives, by parameter; a function of the configuration and the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        with torch.device("cpu"):
+            fresh = type(model)(model.config)
+    return {name: parameter.detach() for name, parameter in fresh.named_parameters()}
+
+
+def _owned(run: RunDir, key: str, progress: Progress) -> AbstractContextManager[Any]:
+    """The lock of the making, held by the lead; the others go on when it has it."""
+    if not here().lead:
+        here().from_lead(None)
+        return nullcontext()
+    told = False
+
+    def waiting() -> None:
+        nonlocal told
+        if progress.stop_requested():
+            raise Interrupted
+        if not told:
+            progress.say("waiting for another process that makes the model to begin with")
+        told = True
+
+    return _Locked(run.shared_lock(f"start-{key}", waiting))
+
+
+class _Locked:
+    """A lock whose taking is told to the other processes."""
+
+    def __init__(self, lock: AbstractContextManager[None]) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        self._lock.__enter__()
+        here().from_lead("begin")
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._lock.__exit__(*error)
