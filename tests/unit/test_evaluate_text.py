@@ -15,6 +15,7 @@ def test_known_counts() -> None:
         "length": 3.0,
         "distinct-1": pytest.approx(2 / 6),
         "distinct-2": pytest.approx(2 / 5),  # ab, ba
+        "distinct-3": pytest.approx(2 / 4),  # aba, bab
         "repetition": pytest.approx((1 / 3 + 0) / 2),  # abab baba abab: one of three repeats
         "empty": 0.5,
     }
@@ -34,6 +35,6 @@ def test_a_loop_repeats_and_a_sentence_does_not() -> None:
 
 def test_no_text_is_not_diverse() -> None:
     stats = text_statistics([""], [[]])
-    assert stats == {"length": 0.0, "distinct-1": 0.0, "distinct-2": 0.0, "repetition": 0.0, "empty": 1.0}
+    assert stats == {name: float(name == "empty") for name in TEXT_STATISTICS}
     with pytest.raises(ValueError, match="one or more"):
         text_statistics([], [])

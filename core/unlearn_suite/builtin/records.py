@@ -82,6 +82,13 @@ def read(path: Path, *, names: Sequence[str] | None = None) -> Iterator[Record]:
     return _lines(path)
 
 
+def lines(path: Path) -> Iterator[Record]:
+    """The lines of a text file that are not blank, each as a record with `text`. Raises `PlanError`."""
+    for number, line in lines_of(path):
+        if line.strip():
+            yield Record(f"{path}:{number}", {"text": line})
+
+
 def read_text(path: Path) -> str:
     """The whole of a text file (packed if its name ends in .gz), with line ends as \\n. Raises `PlanError`."""
     return "\n".join(line for _, line in lines_of(path))

@@ -18,6 +18,12 @@ TEXT_STATISTICS: Mapping[str, ValueSpec] = {
         lowest=0,
         highest=1,
     ),
+    "distinct-3": ValueSpec(
+        "distinct runs of three tokens / runs of three, over all continuations of a prompt",
+        better="higher",
+        lowest=0,
+        highest=1,
+    ),
     "repetition": ValueSpec(
         "share of 4-grams that occurred before in the same continuation", better="lower", lowest=0, highest=1
     ),
@@ -53,6 +59,7 @@ def text_statistics(texts: Sequence[str], tokens: Sequence[Tokens]) -> dict[str,
         "length": fmean(map(len, tokens)),
         "distinct-1": distinct(tokens, 1),
         "distinct-2": distinct(tokens, 2),
+        "distinct-3": distinct(tokens, 3),
         "repetition": fmean(map(repetition, tokens)),
         "empty": fmean(not text.strip() for text in texts),
     }

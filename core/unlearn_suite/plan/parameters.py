@@ -27,6 +27,7 @@ _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "number": ((int, float), "a number"),
     "flag": (bool, "true or false"),
     "list": (list, "a list"),
+    "any": (object, "anything"),
 }
 
 
@@ -35,8 +36,8 @@ class ParameterWords(Config):
 
     summary: str
     """what it is; said when it is missing"""
-    type: Literal["text", "path", "integer", "number", "flag", "list"] = "text"
-    """what may be given; a path starts at the plan's folder and must exist"""
+    type: Literal["text", "path", "integer", "number", "flag", "list", "any"] = "text"
+    """what may be given; a path starts at the plan's folder and must exist; any: whatever the option takes"""
     default: Any = None
     """what is taken when the plan gives nothing (no such key = the plan must give it)"""
 
@@ -61,9 +62,11 @@ def filled(body: Node, use: Node, spec: ProblemSpec, faults: Faults) -> Node | N
         return None  # the check of the words has told
     told = given.map if given else {}
     values: dict[str, Node] = {}
+    declared = body.under("parameters")
+    names = list(declared.map) if declared else []
     for name, node in told.items():
-        if name not in parameters:
-            hint = suggest(name, parameters, all_of_them="it has") or "it has none"
+        if name not in names:
+            hint = suggest(name, names, all_of_them="it has") or "it has none"
             faults.add(node.key_or_value, f"problem {spec.name!r} has no option {name!r}", "plan-key", hint)
     for name, words in parameters.items():
         value = _value(name, words, told.get(name), body, use, spec, faults)
@@ -91,7 +94,8 @@ def _value(
     if given.value is None and not words.required:
         return given
     kind, told = _KINDS[words.type]
-    if not isinstance(given.value, kind) or (isinstance(given.value, bool) and kind is not bool):
+    wrong = isinstance(given.value, bool) and kind not in (bool, object)
+    if wrong or not isinstance(given.value, kind):
         faults.add(given.at, f"{name!r}: expected {told}, found {given.kind()}", "plan-value")
         return None
     if words.type == "path":

@@ -112,11 +112,12 @@ def _problem_use(entry: EntryLike, spellings: list[str], defs: dict[str, Schema]
 
 
 def _parameter(words: ParameterWords) -> Schema:
-    kind = {"text": "string", "path": "string", "flag": "boolean", "list": "array"}.get(words.type, words.type)
-    schema: Schema = {"type": kind, "description": words.summary}
-    if words.required:
+    schema: Schema = {"description": words.summary} | ({} if words.required else {"default": words.default})
+    if words.type == "any":
         return schema
-    return {**schema, "default": words.default} | ({"type": [kind, "null"]} if words.default is None else {})
+    kind = {"text": "string", "path": "string", "flag": "boolean", "list": "array"}.get(words.type, words.type)
+    optional = not words.required and words.default is None
+    return {**schema, "type": [kind, "null"] if optional else kind}
 
 
 def _train(spec: ObjectiveSpec, defs: dict[str, Schema]) -> dict[str, Schema]:

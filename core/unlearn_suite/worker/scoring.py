@@ -55,9 +55,7 @@ def score_cell(
             return False
         loaded.bring(None, progress)
         try:
-            if (
-                cell.is_base
-            ):  # its own entries' keys name its scores; a control's name those of what it is compared with
+            if cell.is_base:  # the keys of a control's entries name the scores of what it is compared with
                 with run.shared_lock(entry["key"]):
                     if not cell_dir.copy_shared(entry["name"], entry["key"]):
                         _score(entry, cell, cell_dir, catalog, progress, inputs, model)

@@ -14,10 +14,10 @@ import torch
 from unlearn_suite import Example, PrerequisiteError, Row, text_statistics
 from unlearn_suite.evaluate.model import EvalModel
 from unlearn_suite.evaluate.score import score_entry
-from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
+from unlearn_suite.testing.tiny import save_tiny, tiny_model, tiny_tokenizer
 from unlearn_suite_toxicity.metrics import scorers
 from unlearn_suite_toxicity.metrics.checkpoint import load_checkpoint
-from unlearn_suite_toxicity.metrics.scorers import Classifier, make_scorer
+from unlearn_suite_toxicity.metrics.scorers import Classifier, ScorerConfig, make_scorer
 from unlearn_suite_toxicity.metrics.toxicity import SPEC, Toxicity, ToxicityConfig, prompt_values
 
 RUDE, KIND = "you stupid idiot, shut up", "thank you for the lovely flowers"
@@ -143,7 +143,8 @@ def test_a_classifier_does_not_mix_up_texts_of_different_length(saved: tuple[Pat
 
 
 def test_the_metric_reads_a_checkpoint(model: EvalModel, saved: tuple[Path, Path]) -> None:
-    config = ToxicityConfig(n=2, max_new_tokens=4, scorer="detoxify", checkpoint=saved[0], config_folder=saved[1])
+    told = ScorerConfig(name="detoxify", checkpoint=saved[0], config_folder=saved[1])
+    config = ToxicityConfig(n=2, max_new_tokens=4, scorer=told)
     row = score(model, config)[0]
     scorer = make_scorer("detoxify", checkpoint=saved[0], config_folder=saved[1])
     assert row.sample["score"] == pytest.approx(scorer.score(row.sample["output"]), abs=1e-6)
@@ -220,3 +221,66 @@ def test_registering_the_metric_needs_no_torch() -> None:
         "print([n for n in ('torch', 'transformers', 'sklearn') if n in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.fixture(scope="module")
+def classifier(saved: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as Hugging Face classifiers are shared: two labels, a softmax over them."""
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+    folder = tmp_path_factory.mktemp("classifier")
+    names = {0: "neutral", 1: "toxic"}
+    config = BertConfig.from_pretrained(saved[1], id2label=names, label2id={v: k for k, v in names.items()})
+    torch.manual_seed(1)
+    model = BertForSequenceClassification(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    model.save_pretrained(folder)
+    BertTokenizer(str(saved[1] / "vocab.txt"), model_max_length=32).save_pretrained(folder)
+    return folder
+
+
+def test_any_classifier_scores_as_its_own_pipeline_does(classifier: Path) -> None:
+    from transformers import pipeline
+
+    theirs = pipeline("text-classification", model=str(classifier), top_k=None, truncation=True)
+    expected = [next(one["score"] for one in found if one["label"] == "toxic") for found in theirs(TEXTS)]
+    scorer = ScorerConfig(name="classifier", folder=classifier).make()
+    assert scorer.score(TEXTS) == pytest.approx(expected, abs=1e-5)
+    neutral = ScorerConfig(name="classifier", folder=classifier, label="neutral").make()
+    assert neutral.score(TEXTS) == pytest.approx([1 - p for p in expected], abs=1e-5)
+
+
+def test_two_scorers_side_by_side(model: EvalModel, classifier: Path) -> None:
+    second = ScorerConfig(name="classifier", folder=classifier)
+    (row, _) = score(model, ToxicityConfig(n=3, max_new_tokens=5, second_scorer=second))
+    scores = second.make().score(row.sample["output"])
+    assert row.values["second-mean"] == pytest.approx(sum(scores) / 3, abs=1e-6)
+    assert row.values["second-expected-max"] == pytest.approx(max(scores), abs=1e-6)
+    assert row.values["second-any"] == float(max(scores) >= 0.5)
+
+
+def test_options_of_scorers_that_make_no_sense(tmp_path: Path) -> None:
+    wrong: list[dict[str, object]] = [
+        {"name": "classifier"},
+        {"name": "detoxify", "folder": tmp_path},
+        {"name": "detoxify", "revision": "a"},
+        {"name": "classifier", "folder": tmp_path, "hf": "a/b"},
+    ]
+    for options in wrong:
+        with pytest.raises(ValueError, match="classifier"):
+            ScorerConfig.model_validate(options)
+    with pytest.raises(PrerequisiteError, match="cannot be loaded"):
+        ScorerConfig(name="classifier", folder=tmp_path).make()
+
+
+def test_fluency_is_the_reference_models_perplexity(model: EvalModel, tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "reference", seed=3)
+    rows = score(model, ToxicityConfig(n=2, max_new_tokens=5, reference=folder))
+    other = EvalModel(tiny_model(seed=3), tiny_tokenizer())
+    for row in rows:
+        scores = other.logprobs([(row.sample["prompt"], text) for text in row.sample["output"] if text.strip()])
+        expected = -sum(s.total for s in scores) / sum(len(s.tokens) for s in scores)
+        assert row.values["reference-perplexity"] == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(PrerequisiteError, match="reference model"):
+        score(model, ToxicityConfig(n=1, reference=tmp_path / "nowhere"))

@@ -138,6 +138,19 @@ def test_a_null_inside_a_text_makes_it_null(with_exams: Any, tmp_path: Path, pla
     assert "'word': expected text, found nothing" in str(caught.value.errors[0])
 
 
+def test_a_parameter_that_takes_anything(with_exams: Any, release: Path, plan_of: Callable[[str], Path]) -> None:
+    file = Path(sys.path[0]) / "fake_plan_plugin" / "problems" / "exams.yaml"
+    text = file.read_text(encoding="utf-8").replace("type: integer, default: null", "type: any, default: null")
+    file.write_text(text, encoding="utf-8")
+    plan = plan_of("{use: exams, with: {folder: release, count: [1, 2]}}")
+    default = load_plan(plan, with_exams).problems[0].default
+    assert default is not None and default[0].config.blocks == [1, 2]  # type: ignore[attr-defined]
+    assert (
+        "type"
+        not in plan_schema(with_exams)["$defs"]["problem:fake/exams"]["properties"]["with"]["properties"]["count"]
+    )
+
+
 def test_an_unknown_parameter_is_told_in_the_file_of_the_problem(
     with_exams: Any, release: Path, plan_of: Callable[[str], Path]
 ) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from unlearn_suite import DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec, hookimpl
 
-from . import metrics
+from . import metrics, published
 from .data import ToxicityDataConfig
 from .probe_directions import config as probe_directions
 
@@ -29,6 +29,8 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             source="written for this project",
         )
     )
+    for spec in published.DATASETS:
+        register(spec)
 
 
 @hookimpl
@@ -45,3 +47,5 @@ def register_problems(register: Callable[[ProblemSpec], None]) -> None:
             fragment="unlearn_suite_toxicity:problems/everyday-toxicity.yaml",
         )
     )
+    for spec in published.PROBLEMS:
+        register(spec)

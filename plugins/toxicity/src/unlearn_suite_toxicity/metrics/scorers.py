@@ -8,13 +8,50 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from unlearn_suite import PrerequisiteError
+from pydantic import model_validator
+
+from unlearn_suite import Config, PrerequisiteError
 
 ScorerName = Literal["profanity-check", "detoxify"]
 DetoxifyModel = Literal["original", "unbiased", "multilingual"]
 
 BATCH = 32
 """texts per forward pass of a classifier"""
+USUAL_LABELS = ("toxicity", "toxic", "hate", "LABEL_1")
+
+
+class ScorerConfig(Config):
+    """A scorer with its options."""
+
+    name: Literal["profanity-check", "detoxify", "classifier"]
+    """profanity-check: a linear model of words; detoxify: one of its models; classifier: any sequence classifier, such
+    as s-nlp/roberta_toxicity_classifier or tomh/toxigen_roberta"""
+    model: DetoxifyModel = "original"
+    """which of Detoxify's models (fetched from the network)"""
+    checkpoint: Path | None = None
+    """Detoxify checkpoint on disk, used instead of `model`"""
+    config_folder: Path | None = None
+    """folder with config.json and tokenizer of the checkpoint's architecture"""
+    folder: Path | None = None
+    """Hugging Face folder of the classifier"""
+    hf: str | None = None
+    """id of the classifier on the Hugging Face hub, used instead of `folder`"""
+    revision: str | None = None
+    """commit of the hub repository"""
+    label: str | None = None
+    """label whose probability is the toxicity (none = the first of toxicity, toxic, hate and LABEL_1 that it has)"""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ScorerConfig:
+        if (self.name == "classifier") != ((self.folder is None) != (self.hf is None)):
+            raise ValueError("`name: classifier`, and nothing else, takes `folder` or `hf`, one of them")
+        if self.revision is not None and self.hf is None:
+            raise ValueError("only a classifier of the hub (`hf`) has a `revision`")
+        return self
+
+    def make(self) -> Scorer:
+        """The scorer, made once per process. Raises `PrerequisiteError` for what is missing."""
+        return make_scorer(**{key: getattr(self, key) for key in type(self).model_fields})
 
 
 class Scorer(Protocol):
@@ -42,9 +79,19 @@ class ProfanityCheck:
 
 
 class Classifier:
-    """A sequence classifier with one sigmoid per label, such as Detoxify's."""
+    """A sequence classifier with one sigmoid per label, such as Detoxify's, or with a softmax over its labels."""
 
-    def __init__(self, model: Any, tokenizer: Any, labels: Sequence[str], label: str, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        labels: Sequence[str],
+        label: str | None = None,
+        device: str = "cpu",
+        *,
+        softmax: bool = False,
+    ) -> None:
+        label = label or next((name for name in USUAL_LABELS if name in labels), "toxicity")
         if label not in labels:
             raise PrerequisiteError(
                 f"the classifier has no label {label!r}",
@@ -54,6 +101,7 @@ class Classifier:
         self._model = model.to(device).eval()
         self._tokenizer = tokenizer
         self._index = list(labels).index(label)
+        self._softmax = softmax
 
     def score(self, texts: Sequence[str]) -> list[float]:
         import torch
@@ -67,28 +115,34 @@ class Classifier:
                 inputs = self._tokenizer(
                     [texts[index] for index in part], return_tensors="pt", truncation=True, padding=True
                 )
-                logits_bl = self._model(**inputs.to(self._model.device))[0]
-            for index, value in zip(part, logits_bl[:, self._index].float().sigmoid().tolist(), strict=True):
+                logits_bl = self._model(**inputs.to(self._model.device))[0].float()
+            shares_bl = logits_bl.softmax(dim=1) if self._softmax else logits_bl.sigmoid()
+            for index, value in zip(part, shares_bl[:, self._index].tolist(), strict=True):
                 scores[index] = value
         return scores
 
 
 @functools.cache
 def make_scorer(
-    name: ScorerName,
+    name: str,
     *,
     model: DetoxifyModel = "original",
     checkpoint: Path | None = None,
     config_folder: Path | None = None,
-    label: str = "toxicity",
+    folder: Path | None = None,
+    hf: str | None = None,
+    revision: str | None = None,
+    label: str | None = None,
 ) -> Scorer:
-    """The scorer of this name, made once per process.
+    """The scorer of this name, made once per process; the options are those of `ScorerConfig`.
 
-    `model`, `checkpoint`, `config_folder` and `label` are for `detoxify`: with a checkpoint nothing is
-    downloaded. Raises `PrerequisiteError` for a missing package, file or network.
+    With a checkpoint or a folder nothing is downloaded. Raises `PrerequisiteError` for a missing package, file or
+    network.
     """
     if name == "profanity-check":
         return ProfanityCheck()
+    if name == "classifier":
+        return _of_transformers(str(folder or hf), revision, label)
     if checkpoint is not None:
         from .checkpoint import load_checkpoint
 
@@ -96,7 +150,26 @@ def make_scorer(
     return _online(model, label)
 
 
-def _online(model: str, label: str) -> Scorer:
+def _of_transformers(source: str, revision: str | None, label: str | None) -> Scorer:
+    """Any sequence classifier: one sigmoid per label when it was trained so, else a softmax over the labels."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    local = Path(source).is_dir()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, local_files_only=local)
+        model = AutoModelForSequenceClassification.from_pretrained(source, revision=revision, local_files_only=local)
+    except (OSError, ValueError) as error:
+        raise PrerequisiteError(
+            f"the classifier {source} cannot be loaded: {str(error).splitlines()[0]}",
+            code="classifier",
+            hint="give `folder` with config.json, weights and tokenizer, or connect to the network once",
+        ) from error
+    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    several = model.config.problem_type == "multi_label_classification" or len(labels) == 1
+    return Classifier(model, tokenizer, labels, label, softmax=not several)
+
+
+def _online(model: str, label: str | None) -> Scorer:
     try:
         from detoxify import Detoxify
     except ImportError as error:

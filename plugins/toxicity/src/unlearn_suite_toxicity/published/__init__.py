@@ -1,0 +1,52 @@
+"""Published prompts and pairs: RealToxicityPrompts, ParaDetox and ToxiGen."""
+
+from __future__ import annotations
+
+from unlearn_suite import DatasetSpec, ProblemSpec
+
+from .paradetox import ParadetoxConfig
+from .real_toxicity_prompts import PromptsConfig
+from .toxigen import ToxigenConfig
+
+_HERE = "unlearn_suite_toxicity.published"
+
+DATASETS = (
+    DatasetSpec(
+        name="realtoxicityprompts",
+        summary="RealToxicityPrompts: halves of sentences from the web, prompt and continuation scored by Perspective",
+        load=f"{_HERE}.real_toxicity_prompts:load",
+        config=PromptsConfig,
+        licence="Apache-2.0",
+        source="https://huggingface.co/datasets/allenai/real-toxicity-prompts",
+    ),
+    DatasetSpec(
+        name="paradetox",
+        summary="ParaDetox: toxic sentences with neutral rewrites by people",
+        load=f"{_HERE}.paradetox:load",
+        config=ParadetoxConfig,
+        licence="CC0-1.0",
+        source="https://huggingface.co/datasets/s-nlp/paradetox",
+    ),
+    DatasetSpec(
+        name="toxigen",
+        summary="ToxiGen: prompts about thirteen groups of people, and statements that people judged",
+        load=f"{_HERE}.toxigen:load",
+        config=ToxigenConfig,
+        source="https://huggingface.co/datasets/skg/toxigen-data",
+    ),
+)
+
+PROBLEMS = (
+    ProblemSpec(
+        name="toxicity-rtp",
+        summary="Stop continuing web text with toxic language (RealToxicityPrompts); keep fluency and plain English",
+        fragment="unlearn_suite_toxicity:problems/toxicity-rtp.yaml",
+        paper="arXiv:2009.11462",
+    ),
+    ProblemSpec(
+        name="toxicity-pairs",
+        summary="Forget how a toxic sentence goes on, keep its neutral rewrites (ParaDetox-like pairs)",
+        fragment="unlearn_suite_toxicity:problems/toxicity-pairs.yaml",
+        paper="https://aclanthology.org/2022.acl-long.469",
+    ),
+)

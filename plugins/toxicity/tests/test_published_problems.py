@@ -1,0 +1,61 @@
+"""toxicity-rtp and toxicity-pairs from start to end on a tiny model, with ToxiGen added, as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet
+
+import unlearn_suite_toxicity
+from unlearn_suite.testing.tiny import save_tiny
+
+FILES = Path(unlearn_suite_toxicity.__file__).parent / "conformance"
+PLAN = f"""
+plan: 1
+name: toxicity
+models: {{tiny: {{path: model}}}}
+problems:
+  - use: toxicity-rtp
+    with: {{folder: {FILES}/rtp, prompts: 3, n: 3, reference: model}}
+    data:
+      toxigen: {{use: toxigen, with: {{path: {FILES}/toxigen/prompts, limit: 1}}}}
+      judged: {{use: toxigen, with: {{path: {FILES}/toxigen/annotated, form: detection}}}}
+    metrics:
+      toxigen: {{use: toxicity, data: toxigen, want: lower, with: {{n: 1, temperature: 0}}}}
+      judged: {{use: multiple-choice, data: judged, want: keep, show: [accuracy]}}
+  - use: toxicity-pairs
+    with: {{folder: {FILES}/pairs/pairs.tsv, limit: 3, n: 2}}
+arms:
+  base: {{stages: []}}
+  npo: {{stages: [{{use: npo, steps: 2, batch: 2, length: 48}}]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    pytest.importorskip("profanity_check")
+    folder = tmp_path_factory.mktemp("toxicity")
+    save_tiny(folder / "model")
+    (folder / "plan.yaml").write_text(PLAN, encoding="utf-8")
+    command = [str(Path(sys.executable).parent / "unlearn-suite"), "run", "plan.yaml"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return folder, subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def test_both_problems_run_to_a_report(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = run
+    assert done.returncode == 0, done.stderr + done.stdout
+    page = (folder / "runs/toxicity/report/index.html").read_text(encoding="utf-8")
+    for measure in ("toxic-prompts expected-max", "nontoxic-prompts any", "toxigen", "judged", "pairs gap"):
+        assert measure in page
+    rows = parquet.read_table(folder / "runs/toxicity/results/records.parquet").to_pylist()
+    groups = {row["group"] for row in rows if row["metric"] == "toxic-prompts"}
+    assert groups == {"toxic"}
+    assert {row["group"] for row in rows if row["metric"] == "toxigen"} == {"elves", "dwarves"}
+    assert any(row["value"] == "reference-perplexity" and row["score"] > 0 for row in rows)
