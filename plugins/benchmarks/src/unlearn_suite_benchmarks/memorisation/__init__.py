@@ -29,6 +29,16 @@ SPECS = (
         summary="Forget the texts of forget.jsonl, keep those of retain.jsonl and plain English",
         fragment=f"{__name__}:problems/custom.yaml",
     ),
+    ProblemSpec(
+        name="verbatim-finetuned",
+        summary="Teach a model a text, then forget passages of it; keep plain English",
+        fragment=f"{__name__}:problems/verbatim-finetuned.yaml",
+    ),
+    ProblemSpec(
+        name="custom-finetuned",
+        summary="Teach a model both files of a folder, then forget the texts of forget.jsonl; keep the others",
+        fragment=f"{__name__}:problems/custom-finetuned.yaml",
+    ),
     MetricSpec(
         name="extraction-strength",
         summary="share of a text that the model writes by itself once it is given the rest",
