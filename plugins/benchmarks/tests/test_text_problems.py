@@ -64,7 +64,8 @@ def test_from_the_plan_to_the_report(folder: Path, capsys: pytest.CaptureFixture
     for cell in cells:
         scored = folder / "runs/all/cells" / f"{cell['problem']}.tiny.{cell['arm']}.s0.{cell['id']}" / "scores"
         assert {path.stem for path in scored.iterdir()} == {entry["name"] for entry in cell["metrics"]}
-    assert (folder / "runs/all/report/index.html").exists()
+    page = (folder / "runs/all/report/index.html").read_text()
+    assert "Reliability: tells models that know a text from models that never saw it with AUC .89" in page
 
 
 @pytest.mark.parametrize(
