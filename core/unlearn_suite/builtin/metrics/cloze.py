@@ -50,8 +50,8 @@ SPEC = MetricSpec(
             unit="nats",
             better="lower",
             lowest=0,
-            reliability="as exp(-nll): tells models that know an answer from models that never saw it with AUC .82; its "
-            "verdict lasts to .49 after an epoch of relearning, to .87 after rounding to 4 bits; of paraphrased "
+            reliability="as exp(-nll): tells models that know an answer from models that never saw it with AUC .82; "
+            "its verdict lasts to .49 after an epoch of relearning, to .87 after rounding to 4 bits; of paraphrased "
             "questions .71, .85, .77 (150 models, arXiv:2605.24614)",
         ),
         "p": ValueSpec("probability of the whole answer", better="higher", lowest=0, highest=1),
