@@ -172,6 +172,8 @@ class ValueSpec:
     aggregate: Literal["mean", "exp-mean", "auc"] = "mean"
     versus: Literal["", "ks", "privleak"] = ""
     of: str = ""
+    reliability: str = ""
+    """what published studies found of this measure, with the source; shown in the report"""
 
 
 def _check(name: str, *targets: str) -> None:

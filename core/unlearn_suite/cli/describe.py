@@ -72,7 +72,7 @@ def parameters(spec: ProblemSpec) -> list[dict[str, Any]]:
 
 
 def _value(value: Any) -> dict[str, Any]:
-    keys = ("summary", "unit", "better", "chance", "lowest", "highest")
+    keys = ("summary", "unit", "better", "chance", "lowest", "highest", "reliability")
     return {key: getattr(value, key) for key in keys if getattr(value, key) not in ("", None)}
 
 

@@ -33,6 +33,7 @@ class ValueInfo:
     aggregate: Aggregate = "mean"
     versus: str = ""
     of: str = ""
+    reliability: str = ""
 
     @classmethod
     def from_json(cls, name: str, data: Mapping[str, Any]) -> ValueInfo:
@@ -47,6 +48,7 @@ class ValueInfo:
             aggregate=AGGREGATES.get(str(data.get("aggregate")), "mean"),
             versus=str(data.get("versus") or ""),
             of=str(data.get("of") or ""),
+            reliability=str(data.get("reliability") or ""),
         )
 
     @property

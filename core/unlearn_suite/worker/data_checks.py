@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..evaluate.encode import Encoder
     from ..study import Cell
 
-HELD_OUT = ("held-out", "holdout", "retain")
+HELD_OUT = ("held-out", "holdout")
 """roles whose texts must not be among those of the role `forget`"""
 GROUPS = ("member", "non-member")
 """groups of one role whose texts are compared"""
@@ -74,9 +74,14 @@ def _check_ids(role: str, examples: Sequence[Example]) -> None:
         seen.add(example.id)
 
 
+def forgotten_and_kept(roles: Roles) -> str:
+    """What to warn of: texts that are to be forgotten and to be kept; "" where there are none."""
+    both = _in_both(roles.get("forget", ()), roles.get("retain", ()))
+    return f"{len(both)} texts are in role 'forget' and in role 'retain', such as {both[0][0]!r}" if both else ""
+
+
 def _check_leak(one: str, examples: Sequence[Example], other: str, held_out: Sequence[Example]) -> None:
-    known = {_words(e): e.id for e in examples}
-    both = [(known[words], e.id) for e in held_out if (words := _words(e)) in known]
+    both = _in_both(examples, held_out)
     if both:
         first, second = both[0]
         raise PlanError(
@@ -85,6 +90,12 @@ def _check_leak(one: str, examples: Sequence[Example], other: str, held_out: Seq
             where=other,
             hint="the second must hold texts that the first does not have: take them out of one of the two",
         )
+
+
+def _in_both(examples: Sequence[Example], others: Sequence[Example]) -> list[tuple[str, str]]:
+    """The ids, here and there, of texts that are in both."""
+    known = {_words(e): e.id for e in examples}
+    return [(known[words], e.id) for e in others if (words := _words(e)) in known]
 
 
 def _words(example: Example) -> tuple[Any, ...]:

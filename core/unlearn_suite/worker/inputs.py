@@ -9,7 +9,7 @@ from ..errors import PrerequisiteError
 from ..plugins import blame, load_target
 from ..specs import DatasetSpec, Example
 from ..study import canonical
-from .data_checks import check_examples
+from .data_checks import check_examples, forgotten_and_kept
 
 if TYPE_CHECKING:
     from ..plugins import Catalog
@@ -36,6 +36,8 @@ class Inputs:
             self.roles[role] = examples
             progress.update(done)
         check_examples(self.cell, self.roles)
+        if told := forgotten_and_kept(self.roles):
+            progress.warn(told)
         progress.end()
 
     def _filled(self, role: str, source: Mapping[str, Any]) -> Sequence[Example]:

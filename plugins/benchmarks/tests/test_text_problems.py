@@ -21,10 +21,12 @@ problems:
   - {use: custom, with: {folder: custom}}
   - {use: muse-news, with: {path: muse}}
   - {use: muse-books, with: {path: muse, shots: false}}
-  - {use: pii, with: {people: 10}}
+  - {use: pii, with: {people: 10, learn: 2}}
+  - {use: custom-finetuned, with: {folder: custom, learn: 2}}
 arms:
   base: {stages: []}
   npo: {stages: [{use: npo, steps: 2, batch: 2, length: 48}]}
+  oracle: {stages: oracle, only: [pii, custom-finetuned]}
 """
 
 
@@ -55,14 +57,15 @@ def test_from_the_plan_to_the_report(folder: Path, capsys: pytest.CaptureFixture
     code = run(folder, PLAN)
     told = "".join(capsys.readouterr())
     assert code == 0, told
-    for heading in ("verbatim on tiny", "custom on tiny", "muse-news on tiny", "muse-books on tiny", "pii on tiny"):
-        assert heading in told
+    for problem in ("verbatim", "custom", "muse-news", "muse-books", "pii", "custom-finetuned"):
+        assert f"{problem} on tiny" in told
     cells = [json.loads(path.read_text()) for path in folder.glob("runs/all/cells/*/cell.json")]
-    assert len(cells) == 10
+    assert len(cells) == 6 * 2 + 2
     for cell in cells:
         scored = folder / "runs/all/cells" / f"{cell['problem']}.tiny.{cell['arm']}.s0.{cell['id']}" / "scores"
         assert {path.stem for path in scored.iterdir()} == {entry["name"] for entry in cell["metrics"]}
-    assert (folder / "runs/all/report/index.html").exists()
+    page = (folder / "runs/all/report/index.html").read_text()
+    assert "Reliability: tells models that know a text from models that never saw it with AUC .89" in page
 
 
 @pytest.mark.parametrize(
@@ -90,6 +93,8 @@ def test_what_a_user_gets_wrong(
 
 def test_a_text_that_is_forgotten_and_kept_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(folder / "custom/forget.jsonl", folder / "custom/retain.jsonl")
-    problem = "{use: custom, with: {folder: custom}}"
-    assert run(folder, f"plan: 1\nmodels: {{tiny: {{path: model}}}}\nproblems: [{problem}]\n") == 2
-    assert "3 of 3 texts are in role 'forget' and in role 'retain'" in " ".join("".join(capsys.readouterr()).split())
+    problem = "{use: custom, with: {folder: custom}, metrics: {rouge: {with: {max_new_tokens: 4}}}}"
+    arms = "arms: {base: {stages: []}}"
+    assert run(folder, f"plan: 1\nmodels: {{tiny: {{path: model}}}}\nproblems: [{problem}]\n{arms}\n") == 0
+    told = " ".join("".join(capsys.readouterr()).split())
+    assert "3 texts are in role 'forget' and in role 'retain', such as 'forget:1'" in told

@@ -75,7 +75,12 @@ SPEC = MetricSpec(
     paper="Lin, W04-1013",
     values={
         "rougeL-recall": ValueSpec(
-            "longest common subsequence of words / words of the reference", better="higher", lowest=0, highest=1
+            "longest common subsequence of words / words of the reference",
+            better="higher",
+            lowest=0,
+            highest=1,
+            reliability="tells models that know an answer from models that never saw it with AUC .72; its verdict "
+            "lasts to .12 after an epoch of relearning, to .91 after rounding to 4 bits (150 models, arXiv:2605.24614)",
         ),
         "rougeL-f1": ValueSpec(
             "harmonic mean of that and of the same share of the continuation's words",

@@ -8,8 +8,16 @@ from .config import ExtractionConfig, MatchConfig, MiaConfig
 from .passages import PassagesConfig
 
 
-def _auc(score: str) -> ValueSpec:
-    return ValueSpec(f"AUC of: {score}", chance=0.5, lowest=0, highest=1, aggregate="auc")
+def _studied(auc: str, relearnt: str, rounded: str) -> str:
+    return (
+        f"tells models that know a text from models that never saw it with AUC {auc}; its verdict lasts to {relearnt} "
+        f"after an epoch of relearning, to {rounded} after rounding to 4 bits (150 models, arXiv:2605.24614)"
+    )
+
+
+def _auc(score: str, *studied: str) -> ValueSpec:
+    known = _studied(*studied) if studied else ""
+    return ValueSpec(f"AUC of: {score}", chance=0.5, lowest=0, highest=1, aggregate="auc", reliability=known)
 
 
 SPECS = (
@@ -29,19 +37,30 @@ SPECS = (
         summary="Forget the texts of forget.jsonl, keep those of retain.jsonl and plain English",
         fragment=f"{__name__}:problems/custom.yaml",
     ),
+    ProblemSpec(
+        name="verbatim-finetuned",
+        summary="Teach a model a text, then forget passages of it; keep plain English",
+        fragment=f"{__name__}:problems/verbatim-finetuned.yaml",
+    ),
+    ProblemSpec(
+        name="custom-finetuned",
+        summary="Teach a model both files of a folder, then forget the texts of forget.jsonl; keep the others",
+        fragment=f"{__name__}:problems/custom-finetuned.yaml",
+    ),
     MetricSpec(
         name="extraction-strength",
         summary="share of a text that the model writes by itself once it is given the rest",
         load=f"{__name__}.matches:ExtractionStrength",
         config=ExtractionConfig,
         by_example=True,
-        paper="arXiv:2406.09179; reliability: arXiv:2605.24614",
+        paper="arXiv:2406.09179",
         values={
             "strength": ValueSpec(
                 "1 - k / n, k the tokens that must be given before all others are the most probable ones",
                 better="higher",
                 lowest=0,
                 highest=1,
+                reliability=_studied(".89", ".66", ".97"),
             )
         },
     ),
@@ -52,7 +71,15 @@ SPECS = (
         config=MatchConfig,
         by_example=True,
         paper="arXiv:2205.10770",
-        values={"share": ValueSpec("share of the tokens", better="higher", lowest=0, highest=1)},
+        values={
+            "share": ValueSpec(
+                "share of the tokens",
+                better="higher",
+                lowest=0,
+                highest=1,
+                reliability=_studied(".82", ".45", ".98"),
+            )
+        },
     ),
     MetricSpec(
         name="mia",
@@ -62,10 +89,10 @@ SPECS = (
         by_example=True,
         paper="arXiv:2310.16789 (min-k), arXiv:2404.02936 (min-k++), arXiv:2012.07805 (zlib, reference)",
         values={
-            "min-k": _auc("minus the mean of the lowest `k` of the tokens' log-probabilities"),
-            "min-k-plus-plus": _auc("the same with each log-probability standardised at its position"),
-            "loss": _auc("mean negative log-likelihood per token"),
-            "zlib": _auc("loss / bytes of the compressed text"),
+            "min-k": _auc("minus the mean of the lowest `k` of the tokens' log-probabilities", ".91", ".37", ".87"),
+            "min-k-plus-plus": _auc("the same, each log-probability standardised at its position", ".82", ".28", ".80"),
+            "loss": _auc("mean negative log-likelihood per token", ".90", ".36", ".89"),
+            "zlib": _auc("loss / bytes of the compressed text", ".87", ".33", ".89"),
             "reference": _auc("loss minus that of the `reference` model"),
             "gradnorm": _auc("mean over the parameter tensors of the norm of the loss's gradient"),
             "privleak": ValueSpec(
