@@ -1,9 +1,4 @@
-"""TOFU's likelihood metrics (arXiv:2401.06121, section 2.2). P(y) below is exp(mean log-probability per token of y).
-
-Reliability on 150 models of known history (arXiv:2605.24614): tells models that know the answers from models that never
-saw them with AUC .82 (probability), .95 (truth ratio, as `share`); keeps its verdict after one epoch of relearning to
-.49 and .13, after 4-bit rounding to .87 and .99. One epoch of relearning is enough to undo what a truth ratio promises.
-"""
+"""TOFU's likelihood metrics (arXiv:2401.06121, section 2.2). P(y) below is exp(mean log-probability per token of y)."""
 
 from __future__ import annotations
 
