@@ -13,10 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from unlearn_suite import Example, Metric, PlanError, Row, TokenScores, token_scores
+from unlearn_suite import Example, Metric, PlanError, Row, TokenScores, reference_model, token_scores
 
 from .config import MiaConfig
-from .reference import reference_model
 
 if TYPE_CHECKING:
     from unlearn_suite import EvalModel
