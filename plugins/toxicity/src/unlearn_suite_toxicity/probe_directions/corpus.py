@@ -56,7 +56,7 @@ def build(ctx: StageContext, config: ProbeDirectionsConfig) -> Corpus:
         raise TrainingError(
             f"only {len(toxic)} toxic and {len(benign)} benign texts to fit probes on; {FEWEST} of each are needed",
             code="too-few-probe-texts",
-            hint="give more prompts or samples, or lower toxic_from",
+            hint="give more prompts or samples, lower toxic_from, or take `source: static`",
         )
     asked = [e.prompt for e in prompts or toxic if e.prompt]
     return Corpus(parts[0], parts[2], parts[1], parts[3], source, tuple(dict.fromkeys(asked)))
