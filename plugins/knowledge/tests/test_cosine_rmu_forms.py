@@ -77,7 +77,7 @@ def cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("direction", ["gauss_orth", "per_doc", "token_hash"])
-@pytest.mark.parametrize("form", ["toward", "away", "both", "abs", "diverse"])
+@pytest.mark.parametrize("form", ["toward", "away", "both", "abs", "diverse", "mse"])
 def test_forget_forms(form, direction, tmp_path):
     if form == "diverse" and direction == "gauss_orth":
         pytest.skip("refused, see below")
@@ -89,6 +89,7 @@ def test_forget_forms(form, direction, tmp_path):
     np.testing.assert_allclose(norm(u, axis=-1), 1.0, atol=1e-6)
     toward = np.maximum(0.9 - cosines(h, u), 0)[mask].mean()
     away = np.maximum(cosines(h, ref), 0)[mask].mean()
+    size = np.linalg.norm(ref, axis=-1, keepdims=True)
     pools = np.stack([row[m].mean(0) for row, m in zip(h, mask, strict=True)])
     pairs = [max(cosines(pools[i], pools[j]), 0) for i in range(4) for j in range(4) if i != j]
     expected = {
@@ -96,10 +97,11 @@ def test_forget_forms(form, direction, tmp_path):
         "away": away,
         "both": toward + 0.5 * away,
         "abs": (1 - np.abs(cosines(h, u)))[mask].mean(),
+        "mse": (((h - 5 * size * u) / size) ** 2).sum(-1)[mask].mean(),
         "diverse": toward + 0.1 * np.mean(pairs),
     }[form]
     assert float(stage.terms.forget(batch).detach()) == pytest.approx(expected, rel=1e-4)
-    assert 0.01 < expected < 1.5
+    assert 0.01 < expected < (40 if form == "mse" else 1.5)
 
 
 @pytest.mark.parametrize("form", ["rel_mse", "mse_rmu", "cos", "kl", "nll"])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from pyarrow import parquet
 
 import unlearn_suite_knowledge
+from unlearn_suite.cli import main
 from unlearn_suite.testing.tiny import save_tiny
 
 FILES = Path(unlearn_suite_knowledge.__file__).parent / "conformance"
@@ -32,30 +30,21 @@ expect:
 """
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    folder = tmp_path_factory.mktemp("exams")
-    save_tiny(folder / "model", max_position_embeddings=1024)
-    (folder / "plan.yaml").write_text(PLAN, encoding="utf-8")
-    command = [str(Path(sys.executable).parent / "unlearn-suite"), "run", "plan.yaml"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return folder, subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
-
-
-def test_both_problems_run_to_a_report(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    folder, done = run
-    assert done.returncode == 0, done.stderr + done.stdout
-    page = (folder / "runs/exams/report/index.html").read_text(encoding="utf-8")
+def test_both_problems_run_to_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_tiny(tmp_path / "model", max_position_embeddings=1024)
+    (tmp_path / "plan.yaml").write_text(PLAN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "plan.yaml"])
+    told = "".join(capsys.readouterr())
+    assert not ended.value.code, told
+    page = (tmp_path / "runs/exams/report/index.html").read_text(encoding="utf-8")
     for measure in ("wmdp accuracy", "wmdp-robust worst", "neighbours accuracy", "subject-trained", "subject-cloze"):
         assert measure in page
-
-
-def test_scores_are_those_of_the_right_questions(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    """What is asked of mmlu-subject is no text that was trained on; groups are subjects."""
-    folder, _ = run
-    rows = parquet.read_table(folder / "runs/exams/results/records.parquet").to_pylist()
+    # What is asked of mmlu-subject is no text that was trained on; groups are subjects.
+    rows = parquet.read_table(tmp_path / "runs/exams/results/records.parquet").to_pylist()
     rows = [row for row in rows if (row["problem"], row["arm"]) == ("mmlu-subject", "rmu")]
     by_entry: dict[str, set[str]] = {}
     for row in rows:

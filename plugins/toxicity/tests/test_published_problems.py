@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from pyarrow import parquet
 
 import unlearn_suite_toxicity
+from unlearn_suite.cli import main
 from unlearn_suite.testing.tiny import save_tiny
 
 FILES = Path(unlearn_suite_toxicity.__file__).parent / "conformance"
@@ -35,26 +33,21 @@ arms:
 """
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def test_both_problems_run_to_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("profanity_check")
-    folder = tmp_path_factory.mktemp("toxicity")
-    save_tiny(folder / "model")
-    (folder / "plan.yaml").write_text(PLAN, encoding="utf-8")
-    command = [str(Path(sys.executable).parent / "unlearn-suite"), "run", "plan.yaml"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return folder, subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
-
-
-def test_both_problems_run_to_a_report(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    folder, done = run
-    assert done.returncode == 0, done.stderr + done.stdout
-    page = (folder / "runs/toxicity/report/index.html").read_text(encoding="utf-8")
+    save_tiny(tmp_path / "model")
+    (tmp_path / "plan.yaml").write_text(PLAN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "plan.yaml"])
+    told = "".join(capsys.readouterr())
+    assert not ended.value.code, told
+    page = (tmp_path / "runs/toxicity/report/index.html").read_text(encoding="utf-8")
     for measure in ("toxic-prompts expected-max", "nontoxic-prompts any", "toxigen", "judged", "pairs gap"):
         assert measure in page
-    rows = parquet.read_table(folder / "runs/toxicity/results/records.parquet").to_pylist()
+    rows = parquet.read_table(tmp_path / "runs/toxicity/results/records.parquet").to_pylist()
     groups = {row["group"] for row in rows if row["metric"] == "toxic-prompts"}
     assert groups == {"toxic"}
     assert {row["group"] for row in rows if row["metric"] == "toxigen"} == {"elves", "dwarves"}

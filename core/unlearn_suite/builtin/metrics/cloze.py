@@ -45,7 +45,15 @@ SPEC = MetricSpec(
     by_example=True,
     values={
         "exact": ValueSpec("greedy decoding gives exactly the answer's tokens", better="higher", lowest=0, highest=1),
-        "nll": ValueSpec("mean negative log-likelihood per answer token", unit="nats", better="lower", lowest=0),
+        "nll": ValueSpec(
+            "mean negative log-likelihood per answer token",
+            unit="nats",
+            better="lower",
+            lowest=0,
+            reliability="as exp(-nll): tells models that know an answer from models that never saw it with AUC .82; "
+            "its verdict lasts to .49 after an epoch of relearning, to .87 after rounding to 4 bits; of paraphrased "
+            "questions .71, .85, .77 (150 models, arXiv:2605.24614)",
+        ),
         "p": ValueSpec("probability of the whole answer", better="higher", lowest=0, highest=1),
         "hit": ValueSpec(
             "share of the answer's tokens that are the most probable one",

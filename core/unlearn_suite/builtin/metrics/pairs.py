@@ -63,14 +63,17 @@ SPEC = MetricSpec(
     paper="arXiv:2010.00133",
     values={
         "first": ValueSpec(
-            "the first text has the larger summed log-likelihood (lm-eval: pct_stereotype)", lowest=0, highest=1
+            "the first text has the larger summed log-likelihood (lm-eval: pct_stereotype)",
+            chance=0.5,
+            lowest=0,
+            highest=1,
         ),
         "difference": ValueSpec(
             "absolute difference of the summed log-likelihoods (lm-eval: likelihood_diff)", unit="nats", lowest=0
         ),
         "gap": ValueSpec("log-likelihood of the first minus that of the second text", unit="nats"),
         "first-per-token": ValueSpec(
-            "the first text has the larger mean log-likelihood per token", lowest=0, highest=1
+            "the first text has the larger mean log-likelihood per token", chance=0.5, lowest=0, highest=1
         ),
     },
 )

@@ -13,6 +13,8 @@ FAMILIES: tuple[str, ...] = (
     "memorisation",
     "muse",
     "pii",
+    "rwku",
+    "stereotypes",
 )
 
 Spec = DatasetSpec | MetricSpec | ObjectiveSpec | ProblemSpec

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from unlearn_suite import Config, ObjectiveSpec
 
 Direction = Literal["gauss_orth", "gauss", "rand_pos", "token_hash", "per_doc", "neg_mean"]
-ForgetForm = Literal["toward", "away", "both", "abs", "diverse"]
+ForgetForm = Literal["toward", "away", "both", "abs", "diverse", "mse"]
 RetainForm = Literal["rel_mse", "mse_rmu", "cos", "kl", "nll"]
 Meta = Literal["relearn", "generalise", "benign", "weight"]
 
@@ -29,7 +29,10 @@ class CosineRmuConfig(Config):
     (from the forget mean to the retain mean). Many: token_hash (one for each token), per_doc (for each text)"""
     forget_form: ForgetForm = "toward"
     """L_F: toward ([mu - cos(h, u)]_+), away ([cos(h, h_ref)]_+, without u), both (toward + 0.5 away), abs
-    (1 - |cos(h, u)|), diverse (toward + 0.1 of the mean [cos]_+ between the batch's texts; for token_hash, per_doc)"""
+    (1 - |cos(h, u)|), diverse (toward + 0.1 of the mean [cos]_+ between the batch's texts; for token_hash, per_doc),
+    mse (|h - s |h_ref| u|^2 / |h_ref|^2, adaptive RMU token by token: the control that is not cosine-based)"""
+    scale: float = Field(5.0, gt=0)
+    """s of `forget_form: mse`: norm of its target over the base model's (5 as in arXiv:2408.06223)"""
     margin: float = Field(0.95, gt=0, le=1)
     """mu: cosine with u that is enough; 1 asks for ever larger norms"""
     retain_form: RetainForm = "rel_mse"
@@ -42,7 +45,7 @@ class CosineRmuConfig(Config):
     kl_every: int = Field(4, ge=1)
     """steps from one further KL to the next"""
     norm_guard: float = Field(0.1, ge=0)
-    """lambda_N: weight of the penalty on norm ratios outside [0.5, 4]"""
+    """lambda_N: weight of the penalty on norm ratios outside [0.5, 4] (not for `mse`, whose target has a norm)"""
     meta: Literal["none"] | Meta | tuple[Meta, ...] = "relearn"
     """one or a list of: relearn (the forget loss must also be low after simulated relearning), benign (also after
     fine-tuning on retain text), generalise (an unlearning step on some facts must help on others), weight (a is

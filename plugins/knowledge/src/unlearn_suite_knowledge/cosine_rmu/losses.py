@@ -18,6 +18,12 @@ def toward(h: Tensor, u: Tensor, margin: float) -> Tensor:
     return (margin - losses.cosine(h, u)).clamp_min(0.0)
 
 
+def onto(h: Tensor, h_ref: Tensor, u: Tensor, scale: float) -> Tensor:
+    """[B, T]: |h - s |h_ref| u|^2 / |h_ref|^2, u of unit length (adaptive RMU, arXiv:2408.06223, for each token)."""
+    size = h_ref.float().norm(dim=-1, keepdim=True).clamp_min(losses.EPS)
+    return ((h.float() - scale * size * u) / size).square().sum(-1)
+
+
 def away(h: Tensor, h_ref: Tensor) -> Tensor:
     """[B, T]: [cos(h, h_ref)]_+ (circuit breakers, arXiv:2406.04313)."""
     return losses.cosine(h, h_ref).clamp_min(0.0)

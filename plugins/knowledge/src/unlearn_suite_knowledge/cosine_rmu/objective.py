@@ -55,7 +55,8 @@ class CosineRmu(LossObjective[CosineRmuConfig]):
     def loss(self, batch: Mapping[str, Batch]) -> Loss:
         f, r = batch["forget"], batch["retain"]
         parts = {"forget": self.terms.forget(f), "retain": self.terms.retain(r), "norm": self.terms.norm(f)}
-        weights = {"retain": self.retain_weight, "norm": self.config.norm_guard}
+        guard = 0.0 if self.config.forget_form == "mse" else self.config.norm_guard
+        weights = {"retain": self.retain_weight, "norm": guard}
         if self.config.kl_weight > 0 and self.ctx.step_index % self.config.kl_every == 0:
             parts["retain_kl"] = self.terms.kl(r)
             weights["retain_kl"] = self.config.kl_weight

@@ -27,6 +27,8 @@ class Terms:
         u = self.targets(batch)
         if form == "abs":
             return batch.mean(own.across(h, u))
+        if form == "mse":
+            return batch.mean(own.onto(h, self._h(self.ctx.reference, batch), u, self.config.scale))
         value = own.toward(h, u, self.config.margin)
         if form == "both":
             value = value + own.AWAY_SHARE * own.away(h, self._h(self.ctx.reference, batch))

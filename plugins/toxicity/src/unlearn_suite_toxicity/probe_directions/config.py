@@ -117,6 +117,7 @@ SPEC = ObjectiveSpec(
     load="unlearn_suite_toxicity.probe_directions.objective:ProbeDirections",
     config=ProbeDirectionsConfig,
     optional_roles=("prompts",),
+    presets="unlearn_suite_toxicity:presets/probe-directions.yaml",
     train={"steps": 40, "lr": 1e-4, "batch": 8, "length": 64, "warmup": 4},
     paper="arXiv:2605.26454 (reconstruction)",
     fidelity="reconstruction",
