@@ -4,11 +4,11 @@
     python docs/benchmarks/evaluation.py MODEL --rows questions.jsonl   # {"question": ..., "choices": [...]} a line
 
 Four kinds of items: `letters` (an exam's question, the letters A to D as continuations), `few-shot` (the same after
-three worked examples), `answers` (a question, four answers of several words as continuations) and `texts` (running text,
-no shared beginning). Three ways, in one process, each in turn, `--rounds` times after one round that is not timed: one
-pair at a time through the whole model; `HFLM.loglikelihood` at each of `--batch` (the fastest counts);
-`EvalModel.logprobs` as metrics call it. The scores of all ways are compared. A last line is of three metrics that ask for
-the same texts.
+three worked examples), `answers` (a question, four answers of several words as continuations) and `texts` (running
+text, no shared beginning). Three ways, in one process, each in turn, `--rounds` times after one round that is not
+timed: one pair at a time through the whole model; `HFLM.loglikelihood` at each of `--batch` (the fastest counts);
+`EvalModel.logprobs` as metrics call it. The scores of all ways are compared. A last line is of three metrics that ask
+for the same texts.
 """
 
 from __future__ import annotations
