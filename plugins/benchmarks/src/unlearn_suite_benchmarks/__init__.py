@@ -15,6 +15,7 @@ FAMILIES: tuple[str, ...] = (
     "pii",
     "rwku",
     "stereotypes",
+    "tofu",
 )
 
 Spec = DatasetSpec | MetricSpec | ObjectiveSpec | ProblemSpec
