@@ -14,6 +14,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from unlearn_suite import EvalModel, Example, PlanError, PrerequisiteError, TokenScores
+from unlearn_suite.evaluate.memory import ScoreMemory
 from unlearn_suite.testing.conformance.eval_models import oracle
 from unlearn_suite.testing.tiny import save_tiny, tiny_model, tiny_tokenizer
 from unlearn_suite_benchmarks.memorisation.config import ExtractionConfig, MatchConfig, MiaConfig
@@ -142,6 +143,21 @@ def test_the_reference_is_a_model_of_its_own(tmp_path: Any) -> None:
         assert row.values["reference"] == pytest.approx(row.values["loss"] - before.values["loss"], abs=1e-5)
     with pytest.raises(PrerequisiteError, match="no model that can be loaded"):
         list(Mia(MiaConfig(reference=tmp_path)).score(model, EXAMPLES, 0))
+
+
+def test_the_published_weights_are_there_for_a_while_and_the_own_ones_come_back_bit_for_bit() -> None:
+    hf, published = tiny_model(), tiny_model(seed=5)
+    own = {name: p.detach().clone() for name, p in hf.named_parameters()}
+    originals = {name: p.detach().clone() for name, p in published.named_parameters()}
+    model = EvalModel(hf, tiny_tokenizer(), memory=ScoreMemory(), originals=originals)
+    rows = list(Mia(MiaConfig(reference="published")).score(model, EXAMPLES, 0))
+    other = Mia(MiaConfig()).score(EvalModel(published, tiny_tokenizer()), EXAMPLES, 0)
+    for row, before in zip(rows, other, strict=True):
+        assert row.values["reference"] == pytest.approx(row.values["loss"] - before.values["loss"], abs=1e-6)
+    assert all(torch.equal(p, own[name]) for name, p in hf.named_parameters())
+    assert all(torch.equal(p, originals[name]) for name, p in published.named_parameters())
+    untouched = Mia(MiaConfig(reference="published")).score(EvalModel(hf, tiny_tokenizer()), EXAMPLES, 0)
+    assert {row.values["reference"] for row in untouched} == {0.0}
 
 
 def test_groups_are_asked_for() -> None:
