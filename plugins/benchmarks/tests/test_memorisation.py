@@ -6,6 +6,7 @@ import copy
 import math
 import random
 import zlib
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from unlearn_suite import EvalModel, Example, PlanError, PrerequisiteError, TokenScores
 from unlearn_suite.evaluate.memory import ScoreMemory
+from unlearn_suite.report.ranked import ranked
 from unlearn_suite.testing.conformance.eval_models import oracle
 from unlearn_suite.testing.tiny import save_tiny, tiny_model, tiny_tokenizer
 from unlearn_suite_benchmarks.memorisation.config import ExtractionConfig, MatchConfig, MiaConfig
@@ -176,3 +178,13 @@ def test_higher_means_less_likely_a_member() -> None:
     for name in ("loss", "zlib", "min-k", "min-k-plus-plus"):
         assert roc_auc_score(labels, [row.values[name] for row in rows]) == 1.0, name
     assert math.isfinite(rows[0].values["min-k-plus-plus"])
+
+
+def test_the_auc_of_the_report_is_scikit_learns() -> None:
+    texts = [f"{first} {second} on hills" for first in ("rain", "snow", "wind") for second in ("falls", "lies", "is")]
+    examples = [Example(str(i), text=t, group="member" if i % 2 else "non-member") for i, t in enumerate(texts)]
+    rows = [asdict(row) for row in Mia(MiaConfig()).score(EvalModel(tiny_model(), tiny_tokenizer()), examples, 0)]
+    labels = [row["group"] == "non-member" for row in rows]
+    for name in rows[0]["values"]:
+        wanted = roc_auc_score(labels, [row["values"][name] for row in rows])
+        assert ranked([rows], name).resampled("auc").point == pytest.approx(wanted), name
