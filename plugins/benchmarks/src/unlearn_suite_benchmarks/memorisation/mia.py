@@ -14,10 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlearn_suite import Example, Metric, PlanError, Row, TokenScores, token_scores
+from unlearn_suite import Example, Metric, PlanError, Row, TokenScores, reference_model, token_scores
 
 from .config import MiaConfig
-from .reference import reference_model
 
 if TYPE_CHECKING:
     from unlearn_suite import EvalModel
