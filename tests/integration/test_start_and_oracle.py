@@ -204,6 +204,13 @@ def test_other_steps_are_another_start_and_leave_the_controls_alone(here: Path, 
     assert changed == {"base.s0", "unlearned.s0", "unlearned.s1"}
 
 
+def test_a_dry_run_tells_of_the_start(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert suite("run", "plan.yaml", "--dry-run") == 0
+    assert "books begins from tiny after sft (40 steps): made\n" in capsys.readouterr().out
+    assert suite("run", "plan.yaml", "--dry-run", "--runs", "elsewhere") == 0
+    assert "books begins from tiny after sft (40 steps): to be made by its first cell" in capsys.readouterr().out
+
+
 def test_the_estimate_counts_a_start_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert suite("plan", "check", "plan.yaml", "--estimate", "--json") == 0
     told = json.loads(capsys.readouterr().out)["cells"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -121,10 +122,21 @@ def _list(cells: list[Cell], path: Path, found: list[CellEstimate] | None, as_js
     width = max(len(state) for _, state in states)
     for cell, state in states:
         click.echo(f"{state:{width}}  {cell.id}  {cell.folder}")
+    for line in _starts(cells, path):
+        click.echo(line)
     to_do = sum(state != "done" for _, state in states)
     click.echo(f"{len(cells)} cells, {to_do} to do, in {path}")
     if found is not None:
         print_estimates(found)
+
+
+def _starts(cells: list[Cell], path: Path) -> Iterator[str]:
+    """A line for each model that cells begin with and that has to be made, or has been."""
+    for key, cell in {cell.start["key"]: cell for cell in reversed(cells) if cell.start.get("key")}.items():
+        made = (path / "shared" / "starts" / str(key) / "patch.safetensors").exists()
+        stages = ", ".join(f"{s['use'].rpartition('/')[2]} ({s['train']['steps']} steps)" for s in cell.start["stages"])
+        state = "made" if made else "to be made by its first cell"
+        yield f"{cell.problem} begins from {cell.model} after {stages}: {state}"
 
 
 def _run(
