@@ -147,7 +147,8 @@ def entry_lines(shown: dict[str, Any]) -> Iterator[str]:
     if "roles" in shown:
         optional = shown["roles"]["optional"]
         more = f"; optional: {', '.join(optional)}" if optional else ""
-        yield f"  data roles: {', '.join(shown['roles']['required']) or 'none'}{more}"
+        required = [f"what `{r[1:-1]}` says" if r.startswith("{") else r for r in shown["roles"]["required"]]
+        yield f"  data roles: {', '.join(required) or 'none'}{more}"
     if shown.get("train"):
         yield f"  trains by default with: {', '.join(f'{key} {value}' for key, value in shown['train'].items())}"
     if "presets" in shown:

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from unlearn_suite import DatasetSpec, MetricSpec, ProblemSpec, ValueSpec
 
+from ..reliability import studied
 from .config import ExtractionConfig, MatchConfig, MiaConfig
 from .passages import PassagesConfig
 
 
-def _studied(auc: str, relearnt: str, rounded: str) -> str:
-    return (
-        f"tells models that know a text from models that never saw it with AUC {auc}; its verdict lasts to {relearnt} "
-        f"after an epoch of relearning, to {rounded} after rounding to 4 bits (150 models, arXiv:2605.24614)"
-    )
-
-
-def _auc(score: str, *studied: str) -> ValueSpec:
-    known = _studied(*studied) if studied else ""
+def _auc(score: str, *found: str) -> ValueSpec:
+    known = studied(*found) if found else ""
     return ValueSpec(f"AUC of: {score}", chance=0.5, lowest=0, highest=1, aggregate="auc", reliability=known)
 
 
@@ -60,7 +54,7 @@ SPECS = (
                 better="higher",
                 lowest=0,
                 highest=1,
-                reliability=_studied(".89", ".66", ".97"),
+                reliability=studied(".89", ".66", ".97"),
             )
         },
     ),
@@ -77,7 +71,7 @@ SPECS = (
                 better="higher",
                 lowest=0,
                 highest=1,
-                reliability=_studied(".82", ".45", ".98"),
+                reliability=studied(".82", ".45", ".98"),
             )
         },
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unlearn_suite import DatasetSpec, MetricSpec, ProblemSpec, ValueSpec
 
+from ..reliability import studied
 from .config import ProbabilityConfig, TofuConfig, TruthRatioConfig
 
 PAPER = "arXiv:2401.06121"
@@ -36,10 +37,14 @@ SPECS = (
         load=f"{__name__}.metrics:Probability",
         config=ProbabilityConfig,
         by_example=True,
-        paper=f"{PAPER}; reliability: arXiv:2605.24614",
+        paper=PAPER,
         values={
             "probability": ValueSpec(
-                "exp(mean log-probability per token of the text)", better="higher", lowest=0, highest=1
+                "exp(mean log-probability per token of the text)",
+                better="higher",
+                lowest=0,
+                highest=1,
+                reliability=studied(".82", ".49", ".87"),
             ),
             "share": ValueSpec(
                 "the same of the right choice, over its sum with those of the wrong ones",
@@ -55,11 +60,17 @@ SPECS = (
         load=f"{__name__}.metrics:TruthRatio",
         config=TruthRatioConfig,
         by_example=True,
-        paper=f"{PAPER}; reliability: arXiv:2605.24614",
+        paper=PAPER,
         values={
             "true-better": ValueSpec("max(0, 1 - ratio)", better="higher", lowest=0, highest=1),
             "closer-to-1": ValueSpec("min(ratio, 1 / ratio)", lowest=0, highest=1),
-            "share": ValueSpec("right / (right + wrong) = 1 / (1 + ratio)", better="higher", lowest=0, highest=1),
+            "share": ValueSpec(
+                "right / (right + wrong) = 1 / (1 + ratio)",
+                better="higher",
+                lowest=0,
+                highest=1,
+                reliability=studied(".95", ".13", ".99"),
+            ),
             "ratio": ValueSpec("wrong / right, each exp(mean log-probability per token)", lowest=0),
             "forget-quality": ValueSpec(
                 "log10 p of a two-sample Kolmogorov-Smirnov test of the ratios; 0 = as if never trained on them",
