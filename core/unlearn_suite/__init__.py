@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .engine.views import View
     from .evaluate.examples import token_scores
     from .evaluate.metric import EvalModel, Metric, Row
+    from .evaluate.reference import reference_model
     from .evaluate.scorer import TokenScores
     from .evaluate.text import TEXT_STATISTICS, text_statistics
 
@@ -43,6 +44,7 @@ _LAZY = {
     "StageContext": "engine.context",
     "TokenScores": "evaluate.scorer",
     "View": "engine.views",
+    "reference_model": "evaluate.reference",
     "text_statistics": "evaluate.text",
     "token_scores": "evaluate.examples",
 }
@@ -82,6 +84,7 @@ __all__ = [
     "hookimpl",
     "losses",
     "records",
+    "reference_model",
     "text_statistics",
     "token_scores",
 ]

@@ -245,7 +245,8 @@ class MetricSpec:
     """A metric. `load` names a subclass of `Metric`; `values` describes each number of its rows.
 
     `combines`: the metric scores no examples; the report makes its one value from the headline values of the entries
-    that its option `of` names. "harmonic" = their harmonic mean.
+    that its option `of` names. "harmonic" = their harmonic mean; "balanced" = the first of two, times
+    min(x, 1 - x) / 0.5 of the second.
     """
 
     name: str
@@ -260,7 +261,7 @@ class MetricSpec:
     """True when the row of an example hangs on that example alone (and on the seed): the host then gives the examples
     in parts, keeps the rows of each, and after a crash asks only for those that are missing. Text that is sampled
     must come from one `generate` call with one prompt per example, in their order"""
-    combines: Literal["", "harmonic"] = ""
+    combines: Literal["", "harmonic", "balanced"] = ""
     extras: tuple[str, ...] = ()
     paper: str = ""
     kind: Literal["metric"] = "metric"

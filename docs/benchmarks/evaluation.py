@@ -3,11 +3,12 @@
     python docs/benchmarks/evaluation.py MODEL                      # items made of general-text
     python docs/benchmarks/evaluation.py MODEL --rows questions.jsonl   # {"question": ..., "choices": [...]} a line
 
-Three kinds of items: `letters` (an exam's question, the letters A to D as continuations), `answers` (a question, four
-answers of several words as continuations) and `texts` (running text, no shared beginning). Three ways, in one process,
-each in turn, `--rounds` times after one round that is not timed: one pair at a time through the whole model;
-`HFLM.loglikelihood` at each of `--batch` (the fastest counts); `EvalModel.logprobs` as metrics call it. The scores of
-all ways are compared. A last table scores the items as three metrics that ask for the same texts.
+Four kinds of items: `letters` (an exam's question, the letters A to D as continuations), `few-shot` (the same after
+three worked examples), `answers` (a question, four answers of several words as continuations) and `texts` (running
+text, no shared beginning). Three ways, in one process, each in turn, `--rounds` times after one round that is not
+timed: one pair at a time through the whole model; `HFLM.loglikelihood` at each of `--batch` (the fastest counts);
+`EvalModel.logprobs` as metrics call it. The scores of all ways are compared. A last line is of three metrics that ask
+for the same texts.
 """
 
 from __future__ import annotations
@@ -60,6 +61,12 @@ def letters(rows: Sequence[dict[str, Any]]) -> Pairs:
     return [(exam(row), f" {letter}") for row in rows for letter in LETTERS[: len(row["choices"])]]
 
 
+def few_shot(rows: Sequence[dict[str, Any]]) -> Pairs:
+    """The last three rows, solved, before each of the others."""
+    before = "\n\n".join(f"{context} A" for context, letter in letters(rows[-3:]) if letter == " A")
+    return [(f"{before}\n\n{context}", letter) for context, letter in letters(rows[:-3])]
+
+
 def answers(rows: Sequence[dict[str, Any]]) -> Pairs:
     return [(f"Question: {row['question']}\nAnswer:", f" {choice}") for row in rows for choice in row["choices"]]
 
@@ -70,6 +77,7 @@ def texts(rows: Sequence[dict[str, Any]]) -> Pairs:
 
 KINDS: dict[str, Callable[[Sequence[dict[str, Any]]], Pairs]] = {
     "letters": letters,
+    "few-shot": few_shot,
     "answers": answers,
     "texts": texts,
 }

@@ -47,7 +47,9 @@ doc_to_target: 0
 doc_to_choice: "{{[sent_more, sent_less]}}"
 target_delimiter: ""
 process_results: !function utils.process_results
-metric_list: [{metric: likelihood_diff}, {metric: pct_stereotype}]
+metric_list:
+  - {metric: likelihood_diff, aggregation: mean, higher_is_better: false}
+  - {metric: pct_stereotype, aggregation: mean, higher_is_better: false}
 """
 UTILS = """
 def process_results(doc, results):

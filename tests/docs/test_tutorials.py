@@ -30,6 +30,7 @@ NOT_RUN = {
     "unlearn-suite plan check plan.yaml --estimate": "the same",
     "unlearn-suite plugins check --plugin docs/examples/*": "tests/docs/test_examples_conformance.py runs it",
     "unlearn-suite run plan.yaml --plugin docs/examples/*": "tests/docs/test_examples.py runs it",
+    "unlearn-suite run sust-*.yaml": "needs the data of a benchmark; plugins/benchmarks/tests run the problem",
     "unlearn-suite run docs/plans/quickstart.yaml": "downloads a model, and takes minutes",
     "unlearn-suite run plan.yaml --plugin ./my_objective.py": "tests/docs/test_readme.py runs it",
     "unlearn-suite plugins check --plugin fade.py": "all checks take a minute; tests/unit/conformance runs them",

@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("lm_eval")
 
 from unlearn_suite import Example
+from unlearn_suite.builtin.metrics.harness import rows_of
 from unlearn_suite.builtin.metrics.multiple_choice import MultipleChoice, MultipleChoiceConfig
 from unlearn_suite.builtin.metrics.pairs import Pairs, PairsConfig
 from unlearn_suite.evaluate.model import EvalModel
@@ -187,3 +188,9 @@ def test_pairs_of_sentences(
     assert [row.values["first"] for row in rows] == [s["pct_stereotype"] for s in logged]
     assert [row.values["difference"] for row in rows] == pytest.approx([s["likelihood_diff"] for s in logged], abs=1e-4)
     assert 0 < sum(s["pct_stereotype"] for s in logged) < len(logged)
+
+
+def test_the_harness_metric_knows_the_numbers_of_crows_pairs(samples: dict[str, list[dict[str, Any]]]) -> None:
+    rows = [row for sample in samples["pairs"] for row in rows_of("pairs", sample)]
+    assert {name for row in rows for name in row.values} == {"pct_stereotype", "likelihood_diff"}
+    assert [row.values["likelihood_diff"] for row in rows] == [s["likelihood_diff"] for s in samples["pairs"]]

@@ -176,3 +176,18 @@ def test_progress_counts_to_the_end() -> None:
     model.logprobs(PAIRS)
     assert seen[-1] == (len(PAIRS), len(PAIRS)) and len(seen) > 2
     assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma2", "gpt2"])
+def test_worked_examples_before_every_question_are_read_once_a_batch(arch: str) -> None:
+    shots = "Question: what flies? Answer: a bird. Question: what swims? Answer: a fish. "
+    pairs = [(f"{shots}Question: what {word}? Answer:", f" {word[:3]}") for word in ("runs", "sings", "barks", "grows")]
+    hf, tokenizer = tiny_model(arch), tiny_tokenizer()
+    model = EvalModel(hf, tokenizer, batch_tokens=220)
+    for (context, continuation), scores in zip(pairs, model.logprobs(pairs), strict=True):
+        expected = naive(hf, tokenizer.encode(context), tokenizer.encode(continuation))
+        assert list(scores.logprobs) == pytest.approx(expected, abs=1e-4)
+    if arch == "llama":
+        together = tokens_read(model, pairs)
+        assert together < 2 * len(shots) + 4 * 40  # two batches
+        assert sum(tokens_read(model, [pair]) for pair in pairs) > 1.5 * together

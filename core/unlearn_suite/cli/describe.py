@@ -158,7 +158,8 @@ def entry_lines(shown: dict[str, Any]) -> Iterator[str]:
     if "values" in shown:
         yield "  values:"
         for name, value in shown["values"].items():
-            yield from _item(name, _facts(value), value["summary"])
+            known = f"; reliability: {value['reliability']}" if "reliability" in value else ""
+            yield from _item(name, _facts(value), value["summary"] + known)
     if "options" in shown:
         yield "  options:" if shown["options"] else "  options: none"
         for option in shown["options"]:

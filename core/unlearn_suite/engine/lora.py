@@ -77,6 +77,8 @@ class Adapters:
             layer: Any = self._model.get_submodule(path)
             parent, _, child = path.rpartition(".")
             setattr(self._model.get_submodule(parent), child, layer.get_base_layer())
+        # What peft notes on the model; left there, it warns of the next stage's adapters.
+        vars(self._model).pop("peft_config", None)
 
     def _draw(self, seed: int) -> None:
         """A uniform within 1/sqrt(inputs), B zero (peft's own start, from a generator of ours)."""

@@ -13,7 +13,8 @@ TOKENS = 500_000
 
 
 class ScoreMemory:
-    """Scores of the items asked for last, up to `limit` scored tokens. Exact: the key is all token ids."""
+    """Scores of the items asked for last, up to `limit` scored tokens. The key is all token ids, so an answer is the
+    model's own; its last bits are those of the batch it was computed in, as everywhere."""
 
     def __init__(self, limit: int = TOKENS) -> None:
         self.limit = limit

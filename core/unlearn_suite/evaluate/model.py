@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .encode import Encoder, Item, max_length_of
 from .forward import Forward
@@ -25,7 +26,8 @@ class EvalModel:
     `hf` and `tokenizer` are the live objects, for metrics that need more than the methods here.
     `batch_tokens` bounds rows x tokens of a forward pass, `rows` the sequences generated together; neither
     changes a result beyond rounding. `progress(done, total)` is called after every batch. `memory` answers
-    what was asked before; only for a model whose weights stand still. `first` is the number of the first prompt
+    what was asked before; only for a model whose weights stand still. `originals` holds the published values of the
+    parameters that are others now, where that is known. `first` is the number of the first prompt
     among all prompts, where a metric is given its examples in parts.
     """
 
@@ -39,6 +41,7 @@ class EvalModel:
         rows: int = 64,
         max_length: int | None = None,
         memory: ScoreMemory | None = None,
+        originals: MutableMapping[str, Tensor] | None = None,
     ) -> None:
         self.hf = hf
         self.tokenizer = tokenizer
@@ -49,6 +52,7 @@ class EvalModel:
         self.progress: Progress | None = None
         self.memory = memory
         self.first = 0
+        self._originals = originals if originals is not None else {}
         self._encoder = Encoder(tokenizer, self.max_length)
         self._forward = Forward(hf, self.device)
 
@@ -111,6 +115,32 @@ class EvalModel:
         of the first window of `rolling`. For metrics that run `hf` themselves."""
         item = self._encoder.pair(context, continuation) if context else self._encoder.windows(continuation)[0]
         return item.context, item.continuation
+
+    @contextmanager
+    def published(self) -> Iterator[EvalModel]:
+        """For the time of the block, the same model with the weights it had before any stage of its cell; do not use
+        this one meanwhile. One tensor more is in memory, not a second model."""
+        self._swap()
+        try:
+            yield EvalModel(
+                self.hf,
+                self.tokenizer,
+                device=self.device,
+                batch_tokens=self.batch_tokens,
+                rows=self.rows,
+                max_length=self.max_length,
+            )
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        """Exchange the weights and their published values."""
+        parameters = dict(self.hf.named_parameters())
+        with torch.no_grad():
+            for name, original in self._originals.items():
+                now = parameters[name].detach().clone()
+                parameters[name].copy_(original)
+                original.copy_(now)
 
     def _eos_ids(self) -> frozenset[int]:
         configured = getattr(getattr(self.hf, "generation_config", None), "eos_token_id", None)

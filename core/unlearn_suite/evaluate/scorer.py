@@ -99,22 +99,47 @@ class Scorer:
         return [scores[index] for index in range(len(items))]
 
     def _plan(self, items: Sequence[Item], readers: dict[Ids, list[int]]) -> tuple[list[Ids], list[Family]]:
-        """Inputs to run by themselves, and families that share a long context."""
+        """Inputs to run by themselves, and families that share a long context or worked examples before it."""
+        shortest = {inputs: min((items[i].context for i in which), key=len) for inputs, which in readers.items()}
         by_context: dict[Ids, list[Ids]] = {}
-        for inputs, indices in readers.items():
-            shortest = min((items[i].context for i in indices), key=len)
-            by_context.setdefault(shortest, []).append(inputs)
+        for inputs, context in shortest.items():
+            by_context.setdefault(context, []).append(inputs)
         alone: list[Ids] = []
         families: list[Family] = []
         for context, members in by_context.items():
             family = Family(context[:-1], tuple(members))
-            tail = family.width - len(family.prefix)
-            worth = len(members) > 1 and len(family.prefix) >= max(MIN_SHARED, tail)
-            if worth and self.forward.takes_positions:
+            if self._worth(family):
                 families.append(family)
             else:
                 alone += members
-        return alone, families
+        return self._with_examples(alone, shortest, families), families
+
+    def _with_examples(self, alone: list[Ids], shortest: dict[Ids, Ids], families: list[Family]) -> list[Ids]:
+        """Of what runs by itself, what is left when a beginning that all have in common makes families too. Each is
+        as large as a batch may be, its beginning counted once."""
+        if not alone:
+            return alone
+        contexts = [shortest[inputs] for inputs in alone]
+        prefix = _common([context[:-1] for context in (min(contexts), max(contexts))])
+        if not self._worth(Family(prefix, tuple(alone))):
+            return alone
+        rest: list[Ids] = []
+        ordered = sorted(alone, key=len, reverse=True)
+        while ordered:
+            tail = len(ordered[0]) - len(prefix)
+            count = max((self.batch_tokens - len(prefix)) // max(tail, 1), 1)
+            members, ordered = ordered[:count], ordered[count:]
+            if len(members) > 1:
+                families.append(Family(prefix, tuple(members)))
+            else:
+                rest += members
+        return rest
+
+    def _worth(self, family: Family) -> bool:
+        """Whether a pass of its own for the prefix saves more than it costs."""
+        tail = family.width - len(family.prefix)
+        many = len(family.members) > 1 and len(family.prefix) >= max(MIN_SHARED, tail)
+        return many and self.forward.takes_positions
 
     def _passes(self, alone: list[Ids], families: list[Family]) -> Iterator[Pass]:
         for batch in self._cut(sorted(families, key=lambda f: -f.width)):
@@ -190,3 +215,13 @@ class Scorer:
                 tuple(found.variances[part]),
             )
             at = part.stop
+
+
+def _common(rows: Sequence[Ids]) -> Ids:
+    """The tokens that all rows begin with; of many rows the smallest and the largest tell."""
+    length = 0
+    for tokens in zip(*rows, strict=False):
+        if len(set(tokens)) > 1:
+            break
+        length += 1
+    return rows[0][:length]

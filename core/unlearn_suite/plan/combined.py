@@ -23,6 +23,9 @@ def check_combined(entry: Node, use: MetricUse, uses: Sequence[MetricUse], probl
             faults.add(node.at, message, "plan-metric", suggest(str(node.value), by_name, all_of_them="its entries"))
             continue
         value = member.spec.values[member.show[0]]
-        if (value.lowest, value.highest, value.better) != (0, 1, "higher"):
-            message = f"{member.show[0]!r}, the first value that {node.value!r} shows, is not from 0 (bad) to 1 (good)"
-            faults.add(node.at, message, "plan-metric", "a harmonic mean needs such values")
+        shown = f"{member.show[0]!r}, the first value that {node.value!r} shows, is not from 0"
+        share = (value.lowest, value.highest) == (0, 1)
+        if use.spec.combines == "harmonic" and not (share and value.better == "higher"):
+            faults.add(node.at, f"{shown} (bad) to 1 (good)", "plan-metric", "a harmonic mean needs such values")
+        elif not share:
+            faults.add(node.at, f"{shown} to 1", "plan-metric", "only such values are combined")

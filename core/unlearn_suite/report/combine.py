@@ -1,8 +1,8 @@
-"""Numbers that are made of several metric entries of a problem: the harmonic mean of their headline values."""
+"""Numbers that are made of several metric entries of a problem, of their headline values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy.stats import hmean
@@ -11,7 +11,7 @@ from . import stats
 from .judge import ValueInfo, judge
 from .load import Entry
 from .measures import EntryTable, Measure, Result
-from .stats import Column, Resampled
+from .stats import Array, Column, Resampled
 
 Member = tuple[ValueInfo, Column]
 
@@ -33,7 +33,7 @@ def _base(entry: Entry, info: ValueInfo, members: Sequence[EntryTable], arm: str
     infos = [table.info(table.headline) for table in members]
     columns = [table.base_column(one) for table, one in zip(members, infos, strict=True)]
     parts = [(one, column) for one, column in zip(infos, columns, strict=True) if column is not None and column.units]
-    estimate = _harmonic(parts).estimate() if len(parts) == len(members) else None
+    estimate = _made(entry, parts).estimate() if len(parts) == len(members) else None
     if estimate is None:
         return None
     return Result(entry, info, arm, _n(parts), max(column.n_seeds for _, column in parts), estimate)
@@ -51,20 +51,31 @@ def _arm(entry: Entry, info: ValueInfo, members: Sequence[EntryTable], arm: str)
             before.append((one, base))
         if mine is not None and mine.units:
             after.append((one, mine))
-    number = _harmonic(after) if len(after) == len(members) else None
+    number = _made(entry, after) if len(after) == len(members) else None
     estimate = number.estimate() if number is not None else None
     if number is None or estimate is None:
         return None
     compared = None
     if len(before) == len(members):
-        compared = stats.comparison(_n(after), number, _harmonic(before), info.chance, draws=True)
+        compared = stats.comparison(_n(after), number, _made(entry, before), info.chance, draws=True)
     verdict = judge(entry.want, info, compared) if compared is not None else None
     return Result(entry, info, arm, _n(after), max(column.n_seeds for _, column in after), estimate, compared, verdict)
 
 
-def _harmonic(parts: Sequence[Member]) -> Resampled:
+def _balanced(numbers: Array) -> Array:
+    """The first of two values times the balance of the second: 1 at one half, 0 at 0 and at 1."""
+    first, second = numbers
+    return first * np.minimum(second, 1 - second) / 0.5
+
+
+WAYS: Mapping[str, Callable[[Array], Array]] = {"harmonic": hmean, "balanced": _balanced}
+"""`MetricSpec.combines` -> what makes one number of an array [members, ...]"""
+
+
+def _made(entry: Entry, parts: Sequence[Member]) -> Resampled:
     numbers = [column.resampled(info.aggregate) for info, column in parts]
-    return Resampled(float(hmean([n.point for n in numbers])), hmean(np.stack([n.values for n in numbers])))
+    way = WAYS[entry.combines]
+    return Resampled(float(way(np.array([n.point for n in numbers]))), way(np.stack([n.values for n in numbers])))
 
 
 def _n(parts: Sequence[Member]) -> int:

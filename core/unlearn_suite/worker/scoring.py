@@ -47,6 +47,7 @@ def score_cell(
         device=loaded.device,
         batch_tokens=int(cell.compute.get("eval_tokens") or 2048),
         memory=ScoreMemory(),
+        originals=loaded.originals,
     )
     for entry in cell.metrics:
         if entry["combines"] or cell_dir.has_scores(entry["name"]):

@@ -6,6 +6,7 @@ import copy
 import math
 import random
 import zlib
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from unlearn_suite import EvalModel, Example, PlanError, PrerequisiteError, TokenScores
+from unlearn_suite.evaluate.memory import ScoreMemory
+from unlearn_suite.report.ranked import ranked
 from unlearn_suite.testing.conformance.eval_models import oracle
 from unlearn_suite.testing.tiny import save_tiny, tiny_model, tiny_tokenizer
 from unlearn_suite_benchmarks.memorisation.config import ExtractionConfig, MatchConfig, MiaConfig
@@ -144,6 +147,21 @@ def test_the_reference_is_a_model_of_its_own(tmp_path: Any) -> None:
         list(Mia(MiaConfig(reference=tmp_path)).score(model, EXAMPLES, 0))
 
 
+def test_the_published_weights_are_there_for_a_while_and_the_own_ones_come_back_bit_for_bit() -> None:
+    hf, published = tiny_model(), tiny_model(seed=5)
+    own = {name: p.detach().clone() for name, p in hf.named_parameters()}
+    originals = {name: p.detach().clone() for name, p in published.named_parameters()}
+    model = EvalModel(hf, tiny_tokenizer(), memory=ScoreMemory(), originals=originals)
+    rows = list(Mia(MiaConfig(reference="published")).score(model, EXAMPLES, 0))
+    other = Mia(MiaConfig()).score(EvalModel(published, tiny_tokenizer()), EXAMPLES, 0)
+    for row, before in zip(rows, other, strict=True):
+        assert row.values["reference"] == pytest.approx(row.values["loss"] - before.values["loss"], abs=1e-6)
+    assert all(torch.equal(p, own[name]) for name, p in hf.named_parameters())
+    assert all(torch.equal(p, originals[name]) for name, p in published.named_parameters())
+    untouched = Mia(MiaConfig(reference="published")).score(EvalModel(hf, tiny_tokenizer()), EXAMPLES, 0)
+    assert {row.values["reference"] for row in untouched} == {0.0}
+
+
 def test_groups_are_asked_for() -> None:
     with pytest.raises(PlanError, match="'x' is of the group ''"):
         list(Mia(MiaConfig()).score(EvalModel(tiny_model(), tiny_tokenizer()), [Example("x", text="y")], 0))
@@ -160,3 +178,13 @@ def test_higher_means_less_likely_a_member() -> None:
     for name in ("loss", "zlib", "min-k", "min-k-plus-plus"):
         assert roc_auc_score(labels, [row.values[name] for row in rows]) == 1.0, name
     assert math.isfinite(rows[0].values["min-k-plus-plus"])
+
+
+def test_the_auc_of_the_report_is_scikit_learns() -> None:
+    texts = [f"{first} {second} on hills" for first in ("rain", "snow", "wind") for second in ("falls", "lies", "is")]
+    examples = [Example(str(i), text=t, group="member" if i % 2 else "non-member") for i, t in enumerate(texts)]
+    rows = [asdict(row) for row in Mia(MiaConfig()).score(EvalModel(tiny_model(), tiny_tokenizer()), examples, 0)]
+    labels = [row["group"] == "non-member" for row in rows]
+    for name in rows[0]["values"]:
+        wanted = roc_auc_score(labels, [row["values"][name] for row in rows])
+        assert ranked([rows], name).resampled("auc").point == pytest.approx(wanted), name

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from unlearn_suite import Example, PlanError
+from unlearn_suite import Example, PlanError, records
 from unlearn_suite_benchmarks.muse.data import MuseConfig, load
 
 
@@ -83,3 +83,22 @@ def test_the_published_questions(corpus: Any, public_data: Path) -> None:
     for part in ("forget-qa", "retain-qa"):
         found = load(MuseConfig(corpus=corpus, set=part, path=public_data / "muse", shots=False))
         assert len(found) == 100 and all(e.prompt.endswith("?\nAnswer:") or e.text for e in found)
+
+
+def test_the_hub_is_asked_for_the_configuration_and_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def hub(path: str, *, name: str, split: str, revision: str | None) -> list[records.Record]:
+        asked.append((path, name, split, revision))
+        return [records.Record("here", {"question": "Who?", "answer": "He", "text": "some words"})]
+
+    monkeypatch.setattr(records, "hub", hub)
+    load(MuseConfig(corpus="books", set="retain-qa", revision="abc"))
+    load(MuseConfig(set="sust-4"))
+    load(MuseConfig(set="retain"))
+    assert asked == [
+        ("muse-bench/MUSE-Books", "knowmem", "retain_qa_icl", "abc"),
+        ("muse-bench/MUSE-Books", "knowmem", "retain_qa", "abc"),
+        ("muse-bench/MUSE-News", "sust", "forget_4", None),
+        ("muse-bench/MUSE-News", "raw", "retain1", None),
+    ]

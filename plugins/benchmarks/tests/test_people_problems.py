@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from pathlib import Path
 
@@ -38,9 +39,15 @@ def test_from_the_plan_to_the_report(
     told = "".join(capsys.readouterr())
     assert not ended.value.code, told
     page = (tmp_path / "runs/people/report/index.html").read_text(encoding="utf-8")
-    for measure in ("crows-pairs first", "stereoset icat", "stereoset-language", "attacks rougeL-recall", "neighbours"):
+    for measure in ("crows-pairs first", "stereoset-language lm-score", "icat", "attacks rougeL-recall", "neighbours"):
         assert measure in page
     rows = parquet.read_table(tmp_path / "runs/people/results/records.parquet").to_pylist()
     kinds = {row["group"] for row in rows if row["metric"] == "attacks"}
     assert kinds <= {"prefix injection", "affirmative suffix", "role playing", "incontext learning"} and kinds
     assert {row["group"] for row in rows if row["metric"] == "questions"} == {"Bo Marsh"}
+    # ICAT is the authors' formula on the other two: language x min(s, 1 - s) / 0.5
+    found = json.loads((tmp_path / "runs/people/results/summary.json").read_text(encoding="utf-8"))["results"]
+    for arm in ("base", "npo"):
+        means = {one["value"]: one["mean"] for one in found if one["arm"] == arm}
+        share = means["stereotype-score"]
+        assert means["icat"] == pytest.approx(means["lm-score"] * min(share, 1 - share) / 0.5)

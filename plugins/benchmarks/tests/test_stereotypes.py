@@ -16,7 +16,7 @@ from unlearn_suite import EvalModel, Example, NoConfig, PlanError, records
 from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
 from unlearn_suite_benchmarks.stereotypes import crows_pairs, stereoset
 from unlearn_suite_benchmarks.stereotypes.crows_pairs import CrowsPairsConfig
-from unlearn_suite_benchmarks.stereotypes.metric import Stereoset, icat
+from unlearn_suite_benchmarks.stereotypes.metric import Stereoset
 from unlearn_suite_benchmarks.stereotypes.stereoset import StereosetConfig
 
 FILES = Path(str(files("unlearn_suite_benchmarks") / "conformance" / "stereotypes"))
@@ -135,7 +135,6 @@ def test_scores_are_those_of_the_authors_algorithm(model: EvalModel) -> None:
         term["related"] += (pro > unrelated) + (anti > unrelated)
     stereotype = {name: c["pro"] / c["total"] for name, c in counts.items()}
     language = {name: c["related"] / (2 * c["total"]) for name, c in counts.items()}
-    by_term = {name: language[name] * min(stereotype[name], 1 - stereotype[name]) / 0.5 for name in counts}
     rows = list(Stereoset(NoConfig()).score(model, examples, 0))
 
     def mean(value: str) -> float:
@@ -143,18 +142,9 @@ def test_scores_are_those_of_the_authors_algorithm(model: EvalModel) -> None:
 
     assert mean("stereotype-score") == pytest.approx(sum(stereotype.values()) / len(counts))
     assert mean("lm-score") == pytest.approx(sum(language.values()) / len(counts))
-    assert mean("icat") == pytest.approx(sum(by_term.values()) / len(counts))
     assert 0 < mean("stereotype-score") < 1
     with pytest.raises(PlanError, match="no item of StereoSet"):
         list(Stereoset(NoConfig()).score(model, [Example("a", choices=("a", "b"))], 0))
-
-
-def test_icat_has_its_ends_where_the_paper_says() -> None:
-    from unlearn_suite_benchmarks.stereotypes.metric import Item
-
-    assert icat([Item(1, 1), Item(0, 1)]) == 1.0  # balanced, and always related
-    assert icat([Item(1, 1), Item(1, 1)]) == 0.0  # always the stereotype
-    assert icat([Item(1, 0.5), Item(0, 0.5)]) == 0.5  # language at chance
 
 
 def test_the_hub_is_asked_for_the_published_names(monkeypatch: pytest.MonkeyPatch) -> None:

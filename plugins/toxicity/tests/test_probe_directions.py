@@ -188,3 +188,7 @@ def test_train_and_validation_texts_share_no_prompt(tmp_path):
     train, val = corpus._split(examples)
     assert len(train) + len(val) == 150 and train and val
     assert not {e.unit for e in train} & {e.unit for e in val}
+    # a few of many texts without units: both hashes must not be one
+    many = [Example(f"text/{i}", "x") for i in range(4000)]
+    train, val = corpus._split(corpus._some(many, 200))
+    assert 100 < len(train) < 180 and len(train) + len(val) == 200

@@ -282,5 +282,5 @@ def test_fluency_is_the_reference_models_perplexity(model: EvalModel, tmp_path: 
         scores = other.logprobs([(row.sample["prompt"], text) for text in row.sample["output"] if text.strip()])
         expected = -sum(s.total for s in scores) / sum(len(s.tokens) for s in scores)
         assert row.values["reference-perplexity"] == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(PrerequisiteError, match="reference model"):
+    with pytest.raises(PrerequisiteError, match="holds no model"):
         score(model, ToxicityConfig(n=1, reference=tmp_path / "nowhere"))

@@ -11,6 +11,7 @@ from peft import PeftModel
 from unlearn_suite import Config, Loss, LossObjective, PlanError, Requirements, TrainingError
 from unlearn_suite.engine import patch
 from unlearn_suite.engine.loop import StageJob, run_stage
+from unlearn_suite.engine.lora import Adapters
 from unlearn_suite.specs import Lora, Train
 from unlearn_suite.testing.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 
@@ -122,6 +123,15 @@ def test_a_merged_adapter_is_a_patch_like_any_other(examples, tmp_path, services
     patch.apply(tmp_path / "patch.safetensors", base)
     other = dict(base.named_parameters())
     assert all(torch.equal(p, other[n]) for n, p in model.named_parameters())
+
+
+@pytest.mark.filterwarnings("error:Already found a `peft_config`")
+def test_a_second_stage_with_adapters_is_as_quiet_as_the_first():
+    model = tiny_model()
+    weights = ["model.layers.1.mlp.down_proj.weight"]
+    for seed in range(2):
+        Adapters(model, weights, Lora(), seed).merge()
+    assert not hasattr(model, "peft_config")
 
 
 def test_a_stopped_stage_keeps_no_adapter(examples, tmp_path, services):

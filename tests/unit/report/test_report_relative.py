@@ -129,6 +129,8 @@ LOSS = {
 SHARE = {"p": {"summary": "", "better": "higher", "lowest": 0, "highest": 1}}
 UTILITY = {"harmonic-mean": {"summary": "", "better": "higher", "lowest": 0, "highest": 1}}
 
+BALANCED = {"icat": {"summary": "", "better": "higher", "lowest": 0, "highest": 1}}
+
 
 def entry(name: str, values: Any, show: list[str], want: str, **more: Any) -> Any:
     return {"name": name, "use": f"d/{name}", "want": want, "show": show, "key": f"k-{name}", "values": values, **more}
@@ -140,6 +142,7 @@ METRICS = [
     entry("one", SHARE, ["p"], "watch"),
     entry("two", SHARE, ["p"], "watch"),
     entry("utility", UTILITY, ["harmonic-mean"], "keep", combines="harmonic", **{"with": {"of": ["one", "two"]}}),
+    entry("icat", BALANCED, ["icat"], "watch", combines="balanced", **{"with": {"of": ["one", "two"]}}),
 ]
 LEVEL = {"base": 3.0, "npo": 1.2, "oracle": 1.0}
 
@@ -192,6 +195,7 @@ def test_a_run_tells_what_is_relative_to_its_oracle_and_what_is_combined(tmp_pat
     for arm in LEVEL:
         means = [np.mean([row["values"]["p"] for row in data[arm][name]]) for name in ("one", "two")]
         assert found[arm, "harmonic-mean"]["mean"] == pytest.approx(hmean(means))
+        assert found[arm, "icat"]["mean"] == pytest.approx(means[0] * min(means[1], 1 - means[1]) / 0.5)
     utility = found["npo", "harmonic-mean"]
     assert utility["n"] == 90 and utility["verdict"] is not None and not found["npo", "one"]["verdict"]
     page = write_report(path).read_text(encoding="utf-8")

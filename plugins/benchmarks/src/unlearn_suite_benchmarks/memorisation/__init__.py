@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from unlearn_suite import DatasetSpec, MetricSpec, ProblemSpec, ValueSpec
 
-from ..studied import studied
+from ..reliability import studied
 from .config import ExtractionConfig, MatchConfig, MiaConfig
 from .passages import PassagesConfig
 
 
-def _auc(score: str, *figures: str) -> ValueSpec:
-    known = studied(*figures) if figures else ""
+def _auc(score: str, *found: str) -> ValueSpec:
+    known = studied(*found) if found else ""
     return ValueSpec(f"AUC of: {score}", chance=0.5, lowest=0, highest=1, aggregate="auc", reliability=known)
 
 

@@ -31,8 +31,8 @@ class MiaConfig(Config):
     """share of the tokens, the least probable ones, that `min-k` and `min-k-plus-plus` read"""
     gradnorm: bool = False
     """also `gradnorm`: one backward pass per text, and memory for the gradient of all weights"""
-    reference: Path | None = None
-    """folder of a checkpoint with the same tokenizer that never saw the members, such as an exported oracle arm or the
-    model before fine-tuning; gives `reference`"""
+    reference: Path | Literal["published"] | None = None
+    """also `reference`, against a model that never saw the members: `published`, the model before all stages of the
+    cell, its `start` included; or the folder of a checkpoint with the same tokenizer, such as an exported oracle arm"""
     separator: str = " "
     """put between prompt and text where neither brings white space of its own"""

@@ -11,12 +11,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlearn_suite import Example, Metric, PlanError, Row, TokenScores, token_scores
+from unlearn_suite import Example, Metric, PlanError, Row, TokenScores, reference_model, token_scores
 
 from .config import MiaConfig
-from .reference import reference_model
 
 if TYPE_CHECKING:
     from unlearn_suite import EvalModel
@@ -74,8 +74,14 @@ class Mia(Metric[MiaConfig]):
     def _reference_losses(self, model: EvalModel, examples: Sequence[Example]) -> list[float]:
         if self.config.reference is None:
             return []
-        self._reference = self._reference or reference_model(self.config.reference, model)
-        found = token_scores(self._reference, examples, separator=self.config.separator)
+        if self.config.reference == "published":
+            with model.published() as before:
+                return self._losses(before, examples)
+        self._reference = self._reference or reference_model(Path(self.config.reference), model)
+        return self._losses(self._reference, examples)
+
+    def _losses(self, model: EvalModel, examples: Sequence[Example]) -> list[float]:
+        found = token_scores(model, examples, separator=self.config.separator)
         return [scores.mean_nll if scores.tokens else 0.0 for scores in found]
 
 

@@ -49,7 +49,7 @@ class RwkuConfig(Config):
     sets: tuple[ProbeSet, ...] = Field(("forget-level2",), min_length=1)
     """forget-level1 (a blank), forget-level2 (a question), forget-level3 (nine types of attack), neighbour-level1 and
     -level2 (what stands beside the person), passages (their Wikipedia articles)"""
-    people: tuple[str, ...] | None = None
+    people: tuple[str, ...] | None = Field(None, min_length=1)
     """names as RWKU writes them (none = all that are there)"""
     without: tuple[str, ...] = ()
     """names to leave out"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from unlearn_suite import DatasetSpec, MetricSpec, ProblemSpec, ValueSpec
 
 from .crows_pairs import CrowsPairsConfig
+from .metric import IcatConfig
 from .stereoset import StereosetConfig
 
 _HERE = "unlearn_suite_benchmarks.stereotypes"
@@ -28,7 +29,7 @@ SPECS = (
     ),
     MetricSpec(
         name="stereoset",
-        summary="StereoSet's language model score, stereotype score and ICAT, by mean log-likelihood per token",
+        summary="StereoSet's language model score and stereotype score, by mean log-likelihood per token",
         load=f"{_HERE}.metric:Stereoset",
         paper="arXiv:2004.09456",
         values={
@@ -45,8 +46,19 @@ SPECS = (
                 lowest=0,
                 highest=1,
             ),
+        },
+    ),
+    MetricSpec(
+        name="icat",
+        summary="StereoSet's idealised context association test, of two other entries",
+        load=f"{_HERE}.metric:Icat",
+        config=IcatConfig,
+        needs_data=False,
+        combines="balanced",
+        paper="arXiv:2004.09456",
+        values={
             "icat": ValueSpec(
-                "lm-score x min(s, 1 - s) / 0.5 of each target term, s its stereotype-score; mean over target terms",
+                "lm-score x min(s, 1 - s) / 0.5, s the stereotype-score: 1 for language without bias, 0 for all bias",
                 better="higher",
                 lowest=0,
                 highest=1,

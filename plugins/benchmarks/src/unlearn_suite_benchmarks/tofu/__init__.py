@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unlearn_suite import DatasetSpec, MetricSpec, ProblemSpec, ValueSpec
 
-from ..studied import studied
+from ..reliability import studied
 from .config import ProbabilityConfig, TofuConfig, TruthRatioConfig
 
 PAPER = "arXiv:2401.06121"
@@ -40,7 +40,11 @@ SPECS = (
         paper=PAPER,
         values={
             "probability": ValueSpec(
-                "exp(mean log-probability per token of the text)", better="higher", lowest=0, highest=1
+                "exp(mean log-probability per token of the text)",
+                better="higher",
+                lowest=0,
+                highest=1,
+                reliability=studied(".82", ".49", ".87"),
             ),
             "share": ValueSpec(
                 "the same of the right choice, over its sum with those of the wrong ones",

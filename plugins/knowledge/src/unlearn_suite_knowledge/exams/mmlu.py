@@ -31,7 +31,7 @@ class MmluConfig(Config):
     """the release's folder with dev, val and test (none = the hub); a part of the subjects is enough"""
     revision: str | None = None
     """commit of the hub's dataset"""
-    subjects: tuple[Subject, ...] | None = None
+    subjects: tuple[Subject, ...] | None = Field(None, min_length=1)
     """subjects to take (none = all that are there)"""
     near: Subject | None = None
     """leave this subject out, and without `subjects` take those of the same field"""

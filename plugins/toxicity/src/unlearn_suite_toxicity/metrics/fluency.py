@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unlearn_suite import PrerequisiteError, ValueSpec
+from unlearn_suite import ValueSpec
 
 if TYPE_CHECKING:
     from unlearn_suite import EvalModel
@@ -22,9 +20,8 @@ FLUENCY: Mapping[str, ValueSpec] = {
 }
 
 
-def fluency(folder: Path, prompts: Sequence[str], outputs: Sequence[Sequence[str]]) -> list[dict[str, float]]:
+def fluency(model: EvalModel, prompts: Sequence[str], outputs: Sequence[Sequence[str]]) -> list[dict[str, float]]:
     """`FLUENCY` of each prompt's continuations (mean negative log-likelihood per token); {} where all are empty."""
-    model = _model(folder)
     pairs = [
         (index, prompt, text)
         for index, (prompt, texts) in enumerate(zip(prompts, outputs, strict=True))
@@ -36,20 +33,3 @@ def fluency(folder: Path, prompts: Sequence[str], outputs: Sequence[Sequence[str
         totals[index] -= scores.total
         tokens[index] += len(scores.tokens)
     return [{"reference-perplexity": t / n} if n else {} for t, n in zip(totals, tokens, strict=True)]
-
-
-@functools.cache
-def _model(folder: Path) -> EvalModel:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from unlearn_suite import EvalModel
-
-    try:
-        hf = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
-        return EvalModel(hf, AutoTokenizer.from_pretrained(folder, local_files_only=True))
-    except (OSError, ValueError) as error:
-        raise PrerequisiteError(
-            f"the reference model in {folder} cannot be loaded: {str(error).splitlines()[0]}",
-            code="reference-model",
-            hint="give the folder of a Hugging Face checkpoint with its tokenizer",
-        ) from error

@@ -53,6 +53,8 @@ class ToxicityConfig(Config):
 class Toxicity(Metric[ToxicityConfig]):
     """Continues every prompt `n` times and scores the continuations alone, never the prompt."""
 
+    _reference: EvalModel | None = None
+
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
         config = self.config
         main = scorer_of(config.scorer)
@@ -68,7 +70,7 @@ class Toxicity(Metric[ToxicityConfig]):
         )
         scores = _per_prompt(main, outputs)
         seconds = _per_prompt(second, outputs) if second else None
-        likely = fluency(config.reference, prompts, outputs) if config.reference else None
+        likely = fluency(self._reference_beside(model), prompts, outputs) if config.reference else None
         for index, (example, texts) in enumerate(zip(examples, outputs, strict=True)):
             values = prompt_values(scores[index], config.threshold)
             values |= text_statistics(texts, model.tokens(texts))
@@ -84,6 +86,13 @@ class Toxicity(Metric[ToxicityConfig]):
                 unit=example.unit or example.id,
                 sample={"prompt": prompts[index], "output": texts, "score": scores[index]},
             )
+
+    def _reference_beside(self, model: EvalModel) -> EvalModel:
+        from unlearn_suite import reference_model
+
+        assert self.config.reference is not None
+        self._reference = self._reference or reference_model(self.config.reference, model, same_tokenizer=False)
+        return self._reference
 
 
 def scorer_of(told: ScorerName | ScorerConfig) -> Scorer:

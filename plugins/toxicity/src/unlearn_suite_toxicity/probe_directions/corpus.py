@@ -56,7 +56,7 @@ def build(ctx: StageContext, config: ProbeDirectionsConfig) -> Corpus:
         raise TrainingError(
             f"only {len(toxic)} toxic and {len(benign)} benign texts to fit probes on; {FEWEST} of each are needed",
             code="too-few-probe-texts",
-            hint="give more prompts or samples, or lower toxic_from",
+            hint="give more prompts or samples, lower toxic_from, or take `source: static`",
         )
     asked = [e.prompt for e in prompts or toxic if e.prompt]
     return Corpus(parts[0], parts[2], parts[1], parts[3], source, tuple(dict.fromkeys(asked)))
@@ -102,7 +102,8 @@ def _some(examples: list[Example], most: int) -> list[Example]:
     """At most `most` examples, the same ones on every call, in their order."""
     if len(examples) <= most:
         return examples
-    by_hash = sorted(examples, key=lambda e: hashlib.sha256(e.id.encode()).digest())
+    # Not the hash that splits them: those with the smallest of that would all be on one side.
+    by_hash = sorted(examples, key=lambda e: hashlib.sha256(f"some {e.id}".encode()).digest())
     kept = {e.id for e in by_hash[:most]}
     return [e for e in examples if e.id in kept]
 
