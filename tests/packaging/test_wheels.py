@@ -19,6 +19,7 @@ from unlearn_suite.testing.new_plugin import KINDS, write_plugin
 from unlearn_suite.testing.tiny import save_tiny
 
 ROOT = Path(__file__).parents[2]
+PLUGINS = ("baselines", "benchmarks", "knowledge", "toxicity")
 PLAN = "plan: 1\nmodels: {tiny: {path: model}}\nproblems: [shouting]\n"
 
 
@@ -77,10 +78,7 @@ def wheels(tmp_path_factory) -> dict[str, Path]:
     out = tmp_path_factory.mktemp("wheels")
     sources = {
         "suite": ROOT,
-        "baselines": ROOT / "plugins/baselines",
-        "benchmarks": ROOT / "plugins/benchmarks",
-        "knowledge": ROOT / "plugins/knowledge",
-        "toxicity": ROOT / "plugins/toxicity",
+        **{name: ROOT / "plugins" / name for name in PLUGINS},
         "hush": Path(__file__).parent / "hush",
     }
     return {name: build(source, out / name) for name, source in sources.items()}
@@ -123,18 +121,16 @@ def sources(folder: Path, package: str) -> set[str]:
 
 def test_the_suites_wheel_has_every_file_of_its_packages_and_nothing_else(wheels):
     host = sources(ROOT / "core", "unlearn_suite")
-    knowledge = sources(ROOT / "plugins/knowledge/src", "unlearn_suite_knowledge")
-    toxicity = sources(ROOT / "plugins/toxicity/src", "unlearn_suite_toxicity")
-    baselines = sources(ROOT / "plugins/baselines/src", "unlearn_suite_baselines")
+    plugins = [sources(ROOT / "plugins" / name / "src", f"unlearn_suite_{name}") for name in PLUGINS]
     packed = names(wheels["suite"])
-    assert {name for name in packed if ".dist-info/" not in name} == host | baselines | knowledge | toxicity | {
-        "unlearn_suite/registry.yaml"
-    }
+    assert {name for name in packed if ".dist-info/" not in name} == host.union(
+        *plugins, {"unlearn_suite/registry.yaml"}
+    )
     assert {Path(name).suffix for name in packed} >= {".py", ".yaml", ".jsonl", ".txt", ".j2", ".css"}
     assert any(name.endswith("licenses/LICENSE") for name in packed)
 
 
-@pytest.mark.parametrize("plugin", ["baselines", "knowledge", "toxicity"])
+@pytest.mark.parametrize("plugin", PLUGINS)
 def test_a_plugins_own_wheel_holds_what_the_suites_wheel_holds_of_it(wheels, plugin):
     packed = {name for name in names(wheels[plugin]) if ".dist-info/" not in name}
     assert packed == {name for name in names(wheels["suite"]) if name.startswith(f"unlearn_suite_{plugin}/")}
@@ -157,9 +153,7 @@ def test_nothing_comes_from_the_source_tree(third_party):
 
 def test_every_plugin_is_found(third_party):
     found = third_party.plugins()
-    assert set(found) == {f"unlearn-suite:{name}" for name in ("baselines", "builtin", "knowledge", "toxicity")} | {
-        "unlearn-suite-hush:hush"
-    }
+    assert set(found) == {f"unlearn-suite:{name}" for name in ("builtin", *PLUGINS)} | {"unlearn-suite-hush:hush"}
     assert {record["status"] for record in found.values()} == {"ok"}
     hush = found["unlearn-suite-hush:hush"]
     assert hush["version"] == "2.3.0"
