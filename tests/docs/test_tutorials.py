@@ -33,6 +33,7 @@ NOT_RUN = {
     "unlearn-suite run sust-*.yaml": "needs the data of a benchmark; plugins/benchmarks/tests run the problem",
     "unlearn-suite run plugins/benchmarks/plans/tofu-in-small.yaml": "needs a model and the data of a benchmark",
     "unlearn-suite run docs/plans/quickstart.yaml": "downloads a model, and takes minutes",
+    "unlearn-suite run docs/plans/paper-*.yaml": "downloads a model, and takes hours",
     "unlearn-suite run plan.yaml --plugin ./my_objective.py": "tests/docs/test_readme.py runs it",
     "unlearn-suite plugins check --plugin fade.py": "all checks take a minute; tests/unit/conformance runs them",
     "unlearn-suite plugins check --plugin my_objective.py": "the same",
