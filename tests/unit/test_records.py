@@ -9,8 +9,10 @@ from pathlib import Path
 import pyarrow
 import pytest
 from pyarrow import parquet
+from pydantic import ValidationError
 
 from unlearn_suite import PlanError, records
+from unlearn_suite.plugins import load_catalog
 
 ROWS = [{"q": "one, or\n two?", "a": "é"}, {"q": 'a "b"', "a": "c"}]
 
@@ -120,3 +122,16 @@ def test_the_hub_tells_how_a_set_is_obtained(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(Exception, match="hub cannot be reached") as caught:
         list(records.hub("owner/name", hint="ask for access"))
     assert caught.value.hint == "ask for access"  # type: ignore[attr-defined]
+
+
+def test_every_dataset_of_published_data_comes_from_files_or_from_a_commit_of_the_hub(tmp_path: Path):
+    sources = {
+        entry.spec.name: entry.spec.config
+        for entry in load_catalog().entries("dataset")
+        if issubclass(entry.spec.config, records.Source)
+    }
+    assert {"mmlu", "wmdp-corpora", "tofu", "muse", "rwku", "crows-pairs", "paradetox"} <= set(sources)
+    for name, config in sources.items():
+        required = {"corpus": "bio-forget"} if name == "wmdp-corpora" else {}
+        with pytest.raises(ValidationError, match="give one of them"):
+            config(path=tmp_path, revision="0" * 40, **required)

@@ -15,10 +15,28 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from pydantic import model_validator
+
 from ..errors import PlanError, SuiteError
+from ..specs import Config
 from .files import lines_of, open_bytes
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+
+
+class Source(Config):
+    """Where published data comes from; the options of a dataset begin with it."""
+
+    path: Path | None = None
+    """the release's file or folder (none = the hub)"""
+    revision: str | None = None
+    """commit on the hub (none = the newest; what is used is fingerprinted by content either way)"""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Source:
+        if self.path is not None and self.revision is not None:
+            raise ValueError("`revision` is for the hub, and `path` for files here: give one of them")
+        return self
 
 
 @dataclass(frozen=True)

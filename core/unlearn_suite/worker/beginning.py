@@ -7,7 +7,8 @@ values of what it changes are noted in the loaded model, so a patch of the cell 
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -87,11 +88,13 @@ def random_weights(model: Any, seed: int) -> dict[str, torch.Tensor]:
     return {name: parameter.detach() for name, parameter in fresh.named_parameters()}
 
 
-def _owned(run: RunDir, key: str, progress: Progress) -> AbstractContextManager[Any]:
-    """The lock of the making, held by the lead; the others go on when it has it."""
+@contextmanager
+def _owned(run: RunDir, key: str, progress: Progress) -> Iterator[None]:
+    """The lock of the making, held by the lead; the other processes go on when it has it."""
     if not here().lead:
         here().from_lead(None)
-        return nullcontext()
+        yield
+        return
     told = False
 
     def waiting() -> None:
@@ -102,18 +105,6 @@ def _owned(run: RunDir, key: str, progress: Progress) -> AbstractContextManager[
             progress.say("waiting for another process that makes the model to begin with")
         told = True
 
-    return _Locked(run.shared_lock(f"start-{key}", waiting))
-
-
-class _Locked:
-    """A lock whose taking is told to the other processes."""
-
-    def __init__(self, lock: AbstractContextManager[None]) -> None:
-        self._lock = lock
-
-    def __enter__(self) -> None:
-        self._lock.__enter__()
+    with run.shared_lock(f"start-{key}", waiting):
         here().from_lead("begin")
-
-    def __exit__(self, *error: Any) -> bool | None:
-        return self._lock.__exit__(*error)
+        yield

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import TypeVar
 
-from unlearn_suite import DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec, hookimpl
+from unlearn_suite import DatasetSpec, MetricSpec, ProblemSpec, hookimpl
 
 FAMILIES: tuple[str, ...] = (
     # one line each, sorted
@@ -18,7 +18,7 @@ FAMILIES: tuple[str, ...] = (
     "tofu",
 )
 
-Spec = DatasetSpec | MetricSpec | ObjectiveSpec | ProblemSpec
+Spec = DatasetSpec | MetricSpec | ProblemSpec
 S = TypeVar("S", DatasetSpec, MetricSpec, ProblemSpec)
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from unlearn_suite import Config, Example, records
+from unlearn_suite import Example, records
 
 from ..memorisation.passages import cut_words
 
@@ -39,7 +39,7 @@ PLACES = {
 """set -> configuration and split of the release"""
 
 
-class MuseConfig(Config):
+class MuseConfig(records.Source):
     """One set of MUSE."""
 
     corpus: Corpus = "news"
@@ -50,8 +50,6 @@ class MuseConfig(Config):
     the N-th request of four"""
     path: Path | None = None
     """folder of the release (none = the hub)"""
-    revision: str | None = None
-    """commit on the hub (none = the newest; what is used is fingerprinted by content either way)"""
     words: int = Field(200, ge=8)
     """words of a passage, where texts are cut"""
     shots: bool = True

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from unlearn_suite import Config, Example, PlanError, records
+from unlearn_suite import Example, PlanError, records
 
 ProbeSet = Literal[
     "forget-level1", "forget-level2", "forget-level3", "neighbour-level1", "neighbour-level2", "passages"
@@ -39,13 +39,11 @@ _VERSION = "rwku 1"
 _TRAIN_SHARE = 0.5
 
 
-class RwkuConfig(Config):
+class RwkuConfig(records.Source):
     """Which probes, about whom, and in which form."""
 
     path: Path | None = None
     """folder with forget_level1.json(l) and so on, or RWKU's own Target folders, or one file (none = the hub)"""
-    revision: str | None = None
-    """commit of the hub's dataset; only used without `path`"""
     sets: tuple[ProbeSet, ...] = Field(("forget-level2",), min_length=1)
     """forget-level1 (a blank), forget-level2 (a question), forget-level3 (nine types of attack), neighbour-level1 and
     -level2 (what stands beside the person), passages (their Wikipedia articles)"""

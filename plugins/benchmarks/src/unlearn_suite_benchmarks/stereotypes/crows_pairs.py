@@ -8,20 +8,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from unlearn_suite import Config, Example, records
+from unlearn_suite import Example, records
 
 from .split import Part, place, taken
 
 HUB = ("jannalu/crows_pairs_multilingual", "english")
 
 
-class CrowsPairsConfig(Config):
+class CrowsPairsConfig(records.Source):
     """Which pairs, and what of them."""
 
     path: Path | None = None
     """crows_pairs_anonymized.csv, or its folder (none = the hub)"""
-    revision: str | None = None
-    """commit of the hub's dataset; only used without `path`"""
     form: Literal["pairs", "stereotypes", "counterparts"] = "pairs"
     """pairs: both sentences as choices, the more stereotyping one first; stereotypes, counterparts: one of them"""
     bias: tuple[str, ...] | None = None

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from unlearn_suite import Config, Example, PlanError, records
+from unlearn_suite import Example, PlanError, records
 
 from .split import Part, place, taken
 
@@ -23,13 +23,11 @@ HUB = "McGill-NLP/stereoset"
 _HUB_LABELS = ("anti-stereotype", "stereotype", "unrelated")
 
 
-class StereosetConfig(Config):
+class StereosetConfig(records.Source):
     """Which items, and what of them."""
 
     path: Path | None = None
     """dev.json of the release, or a folder with it or with lists of items (.json); none = the hub"""
-    revision: str | None = None
-    """commit of the hub's dataset; only used without `path`"""
     form: Literal["triples", "stereotypes", "counterparts"] = "triples"
     """triples: stereotype, anti-stereotype and unrelated text as choices; stereotypes, counterparts: one of the first
     two"""

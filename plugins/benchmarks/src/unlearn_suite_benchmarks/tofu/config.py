@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from unlearn_suite import Config
+from unlearn_suite import Config, records
 
 Split = Literal[
     "full", "forget01", "forget05", "forget10", "retain99", "retain95", "retain90",
@@ -18,7 +18,7 @@ Split = Literal[
 SLOT = "{question}"
 
 
-class TofuConfig(Config):
+class TofuConfig(records.Source):
     """One set of TOFU."""
 
     split: Split = "full"
@@ -26,8 +26,6 @@ class TofuConfig(Config):
     (where the release has one) and wrong ones, as choices; idontknow: refusals"""
     path: Path | None = None
     """folder of the release, `forget10.json` or `.jsonl` and so on (none = the hub)"""
-    revision: str | None = None
-    """commit on the hub (none = the newest; what is used is fingerprinted by content either way)"""
     template: str = f"Question: {SLOT}\nAnswer:"
     """the prompt; {question} stands for the question. The answer follows after a blank"""
     group: str = ""

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from unlearn_suite import Config, Example, records
+from unlearn_suite import Example, records
 
 from .wmdp import files_of
 
@@ -28,7 +28,7 @@ _OLD_NAMES = {"bio-forget": ("*bio?remove*",)}
 """the first release called it bio_remove_dataset.jsonl"""
 
 
-class CorporaConfig(Config):
+class CorporaConfig(records.Source):
     """Which corpus of WMDP. The one of hazardous biology is gated: ask for it at its page on the hub."""
 
     corpus: Corpus
@@ -36,18 +36,10 @@ class CorporaConfig(Config):
     path: Path | None = None
     """file of this corpus, or folder with files or folders named like it, such as bio-forget-corpus.jsonl (none = the
     hub; a gated corpus needs HF_TOKEN)"""
-    revision: str | None = None
-    """commit of the hub's dataset"""
     min_length: int = Field(50, ge=1)
     """characters below which a text is left out (as in RMU's code)"""
     limit: int | None = Field(None, ge=1)
     """largest number of texts, from the top (none = no limit)"""
-
-    @model_validator(mode="after")
-    def _one_place(self) -> CorporaConfig:
-        if self.path is not None and self.revision is not None:
-            raise ValueError("`revision` is for the hub, and `path` for files here: give one of them")
-        return self
 
 
 def load(config: CorporaConfig) -> Sequence[Example]:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from unlearn_suite import Config, Example, PlanError, records
+from unlearn_suite import Example, PlanError, records
 
 from .questions import Form, Part, Question, answer_of, question_of, taken
 from .subjects import SUBJECTS, Subject, neighbours
@@ -24,13 +24,11 @@ _HUB_SPLIT = {"dev": "dev", "val": "validation", "test": "test"}
 _COLUMNS = ("question", "0", "1", "2", "3", "answer")
 
 
-class MmluConfig(Config):
+class MmluConfig(records.Source):
     """Which questions of MMLU, and in which form."""
 
     path: Path | None = None
     """the release's folder with dev, val and test (none = the hub); a part of the subjects is enough"""
-    revision: str | None = None
-    """commit of the hub's dataset"""
     subjects: tuple[Subject, ...] | None = Field(None, min_length=1)
     """subjects to take (none = all that are there)"""
     near: Subject | None = None
@@ -46,9 +44,7 @@ class MmluConfig(Config):
     """largest number of questions per subject, in the order of the files (none = no limit)"""
 
     @model_validator(mode="after")
-    def _one_place(self) -> MmluConfig:
-        if self.path is not None and self.revision is not None:
-            raise ValueError("`revision` is for the hub, and `path` for files here: give one of them")
+    def _something_is_left(self) -> MmluConfig:
         if self.near is not None and self.subjects is not None and not set(self.subjects) - {self.near}:
             raise ValueError(f"`near` takes {self.near} out of `subjects`, and nothing is left")
         return self

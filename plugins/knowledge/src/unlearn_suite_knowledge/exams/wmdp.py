@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from unlearn_suite import Config, Example, PlanError, records
+from unlearn_suite import Example, PlanError, records
 
 from .questions import Form, Part, question_of, taken
 
@@ -18,14 +18,12 @@ GROUPS = {"bio": "biology", "cyber": "cybersecurity", "chem": "chemistry"}
 """what lm-evaluation-harness calls the fields in its prompts"""
 
 
-class WmdpConfig(Config):
+class WmdpConfig(records.Source):
     """Which WMDP questions, and in which form."""
 
     path: Path | None = None
     """file of one field, or folder with a file or folder per field whose name holds bio, cyber or chem (.json, .jsonl,
     .csv, .parquet with question, choices and answer); none = the hub"""
-    revision: str | None = None
-    """commit of the hub's dataset"""
     fields: tuple[FieldName, ...] = Field(("bio",), min_length=1)
     """bio (1,273 questions), cyber (1,987), chem (408)"""
     part: Part = "all"
@@ -35,12 +33,6 @@ class WmdpConfig(Config):
     question, its right answer as the continuation"""
     limit: int | None = Field(None, ge=1)
     """largest number of questions per field, in the order of the file (none = no limit)"""
-
-    @model_validator(mode="after")
-    def _one_place(self) -> WmdpConfig:
-        if self.path is not None and self.revision is not None:
-            raise ValueError("`revision` is for the hub, and `path` for files here: give one of them")
-        return self
 
 
 def load(config: WmdpConfig) -> Sequence[Example]:

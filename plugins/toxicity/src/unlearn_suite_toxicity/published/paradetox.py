@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from unlearn_suite import Config, Example, records
+from unlearn_suite import Example, records
 
 from .split import Part, place, taken
 
@@ -23,13 +23,11 @@ HUB = "s-nlp/paradetox"
 _VERSION = "paradetox 1"
 
 
-class ParadetoxConfig(Config):
+class ParadetoxConfig(records.Source):
     """Which pairs, and what of them."""
 
     path: Path | None = None
     """table of pairs (.tsv, .csv, .jsonl, .parquet), or a folder with one such file (none = the hub)"""
-    revision: str | None = None
-    """commit of the hub's dataset; only used without `path`"""
     form: Form = "toxic"
     """toxic: the toxic sentences; neutral: their rewrites, one example each; pairs: toxic sentence and first rewrite as
     two choices; prompts: the first half of the toxic sentence, its second half the text"""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from unlearn_suite import Config, Example, records
+from unlearn_suite import Example, records
 
 from .split import Part, place, taken
 
@@ -23,13 +23,11 @@ THRESHOLD = 0.5
 _VERSION = "realtoxicityprompts 1"
 
 
-class PromptsConfig(Config):
+class PromptsConfig(records.Source):
     """Which rows of RealToxicityPrompts, and whether their continuations are given."""
 
     path: Path | None = None
     """the release's prompts.jsonl, or a folder of such files (none = the hub)"""
-    revision: str | None = None
-    """commit of the hub's dataset; only used without `path`"""
     form: Literal["prompts", "continuations"] = "prompts"
     """prompts: for a model to continue; continuations: the web text that follows them, to train on"""
     prompts: Side = "all"
