@@ -16,7 +16,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class StageCase:
     seed: int = 3
     checkpoints: Path | None = None
     stop_after: int | None = None
+    displaced: bool = False
+    """begin a little away from the base model, where what compares with it has a gradient (`around.Displaced`)"""
     tolerance: float = 1e-5
     """how far a weight may be off; scalars: relative to their size, or absolutely below 1; `grad_norm`: ten times"""
 
@@ -78,6 +80,7 @@ def _run(case: StageCase) -> StageOutcome:
 
     from ..engine.loop import StageJob, run_stage
     from ..plugins import load_catalog, load_target
+    from .around import Displaced
     from .conformance.bench import TinyServices
     from .tiny import tiny_model, tiny_tokenizer
 
@@ -86,10 +89,11 @@ def _run(case: StageCase) -> StageOutcome:
     model = tiny_model(case.arch, **case.model).to(getattr(torch, case.dtype))
     rows: list[Mapping[str, float]] = []
     config = spec.config(**case.options)
+    objective = load_target(spec.load)(config)
     with tempfile.TemporaryDirectory() as scratch:
         job = StageJob(
             index=0,
-            objective=load_target(spec.load)(config),
+            objective=Displaced(objective) if case.displaced else objective,
             train=Train(**{**spec.train, "steps": 4, "lr": 1e-3, "batch": 5, "length": 24, **case.train}),
             required_roles=spec.roles_for(config),
             examples=case.examples,
@@ -175,9 +179,7 @@ def assert_trained(case: StageCase, outcome: StageOutcome) -> None:
     """Raise AssertionError when the stage ended with an error or left every weight as it was."""
     import torch
 
-    from .tiny import tiny_model
-
     assert not outcome.error, f"{case.name}: {outcome.error}"
-    before = dict(tiny_model(case.arch, **case.model).to(getattr(torch, case.dtype)).named_parameters())
-    changed = any(not torch.equal(before[n], w) for n, w in outcome.weights.items())
+    (before,) = run_cases([replace(case, train={**case.train, "steps": 0}, checkpoints=None)])
+    changed = any(not torch.equal(before.weights[n], w) for n, w in outcome.weights.items())
     assert changed, f"{case.name}: no weight has changed, so nothing was compared"

@@ -214,7 +214,7 @@ def test_cir_alignment_equals_the_equation(toy):
     expected = torch.stack(
         [torch.relu((o[b, t].double() * base[b, t].double()).sum()) / size**2 for b, t in tokens]
     ).mean()
-    assert float(f.mean(cir.aligned(f, o, base))) == pytest.approx(float(expected), rel=1e-5)
+    assert float(f.mean(cir.aligned(o, base, float(size)))) == pytest.approx(float(expected), rel=1e-5)
 
 
 A = numbers(5, 5, seed=13)

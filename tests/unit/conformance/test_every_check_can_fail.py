@@ -26,6 +26,15 @@ SERIALIZED = '''    """weight of the retain term"""
         return value + 1'''
 
 
+LITTLE = '{"retain": self.config.weight}', '{"retain": self.config.weight, "forget": 1e-4}'
+OWN_LOSS = """\
+        def own(batch):
+            loss = self.loss(batch).total()
+            return Loss({"own": loss * loss.detach()})
+
+        return {**self.ctx.backward(own, batch), **self.ctx.update()}"""
+
+
 def forget(expression: str) -> Change:
     return FORGET, f"{FORGET}\n        {expression}"
 
@@ -76,7 +85,11 @@ BROKEN: dict[str, list[tuple[str, tuple[Change, ...]]]] = {
     ],
     "OBJ-MICRO": [("micro-batches of", (forget("forget = losses.cosine(h, self.u).mean()"),))],
     "OBJ-PROCESSES": [("process 0", (forget("forget = forget * len(f.examples)"),))],
-    "OBJ-GRADIENT": [("the gradient says", (forget("forget = forget * forget.detach()"),))],
+    "OBJ-GRADIENT": [
+        ("'forget' changes by", (forget("forget = forget * forget.detach()"), LITTLE)),
+        ("'own' changes by", ((STEP, OWN_LOSS),)),
+        ("no gradient", ((STEP, OWN_LOSS.replace("loss * loss.detach()", "loss.detach()")),)),
+    ],
     "OBJ-READS": [
         ("declares reads=0", (("reads=1", "reads=0"),)),
         ("logits=True", (forget("forget = forget + f.mean(self.ctx.policy.token_logprobs(f))"),)),

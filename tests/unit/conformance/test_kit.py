@@ -55,6 +55,34 @@ def test_costs_are_not_compared(checked: Checked):
     assert checked("OBJ-SEED", (timed[0], timed[1].replace("step_seconds", "step_size")))[0].outcome == "failed"
 
 
+TWO_OF_THEM = (
+    '    register(ObjectiveSpec("turn", "turn away"',
+    '    register(ObjectiveSpec("again", "the same", f"{__name__}:Turn", config=Options))\n'
+    '    register(ObjectiveSpec("turn", "turn away"',
+)
+
+
+def two_processes(failing: bool, calls: list[str]):
+    """Stands for `on_processes`: both run here; `failing`: as long as they are given several objectives."""
+
+    def run_here(function, processes, given):
+        calls.append("all" if isinstance(given, dict) else given[0].use)
+        if failing and isinstance(given, dict):
+            raise RuntimeError("one of them has ended")
+        return [function(given) for _ in range(processes)]
+
+    return run_here
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_all_objectives_share_two_processes_unless_one_brings_them_down(checked: Checked, monkeypatch, failing):
+    calls: list[str] = []
+    monkeypatch.setattr("unlearn_suite.testing.distributed.on_processes", two_processes(failing, calls))
+    results = checked("OBJ-PROCESSES", TWO_OF_THEM)
+    assert [(r.subject, r.outcome) for r in results] == [("objective again", "passed"), ("objective turn", "passed")]
+    assert calls == (["all", "good_plugin/again", "good_plugin/turn"] if failing else ["all"])
+
+
 def test_an_unknown_name_or_id():
     with pytest.raises(PlanError, match="did you mean 'knowledge'"):
         list(run("knowlege"))

@@ -86,17 +86,18 @@ class Bench:
         return Train(**{**own, **changes})
 
     def stage_case(self) -> StageCase:
-        """The same stage as plain data, for other processes."""
+        """Two steps of the same as plain data, for other processes; they begin away from the base model."""
         model = dict(self.model_words)
         assert self.subject.entry is not None
         return StageCase(
             use=self.subject.entry.qualified,
             examples=self.examples,
             options=self.subject.options(self.case).model_dump(),
-            train=self.train().model_dump(),
+            train=self.train(steps=STEPS // 2).model_dump(),
             arch=model.pop("arch", "llama"),
             model=model,
             plugins=self.subject.files,
+            displaced=True,
         )
 
     def run(
@@ -172,11 +173,13 @@ def _template(words: str) -> nn.Module:
 
 
 def made_up(role: str) -> list[Example]:
-    """Eight short texts of different lengths, others for each role."""
-    return [
-        Example(f"{role}/{i}", text if role == "forget" else f"{role}: {text[::-1]}", unit=f"{role}{i}", group="words")
-        for i, text in enumerate(WORDS)
-    ]
+    """Eight short texts of different lengths, others for each role; every second one begins with a prompt."""
+    made = []
+    for i, words in enumerate(WORDS):
+        text = words if role == "forget" else f"{role}: {words[::-1]}"
+        cut = text.index(" ") if i % 2 else 0
+        made.append(Example(f"{role}/{i}", text[cut:], text[:cut], unit=f"{role}{i}", group=f"words{i % 2}"))
+    return made
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:

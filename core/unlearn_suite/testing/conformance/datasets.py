@@ -34,19 +34,13 @@ def asked_of(subject: Subject) -> list[tuple[str, dict[str, Any]]]:
 
     asked = []
     for other in find_subjects(subject.catalog, plugin_name(subject.report), subject.files):
-        if other.area != "dataset" or not _available(other, "DATA-ORDER"):
+        if other.area != "dataset" or other.unavailable("DATA-ORDER"):
             continue
         try:
             asked += [(other.spec.name, config.model_dump(mode="json")) for config in _configs(other)]
         except SuiteError:
             continue  # told by the checks of that dataset
     return asked
-
-
-def _available(subject: Subject, identity: str) -> bool:
-    from fnmatch import fnmatchcase
-
-    return not any(fnmatchcase(identity, pattern) for pattern in subject.told.words.unavailable)
 
 
 @check("DATA-EXAMPLES", "dataset", "it yields valid examples with ids of their own")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -22,8 +22,6 @@ SLOPE_TOLERANCE = 0.02
 """of the gradient's norm"""
 LOSS_ROUNDING = 2e-6
 """relative error of a loss whose means are taken in float32"""
-NUDGE = 0.02
-"""relative noise on the trained weights, so that the policy is not the reference, where many losses have a kink"""
 
 
 @contextmanager
@@ -45,10 +43,13 @@ def _first_gradients(found: dict[str, Tensor]) -> Iterator[None]:
 
 def _first_change(bench: Bench, cut: int | None) -> dict[str, Tensor]:
     """The first step's gradients; the change of the weights where an objective updates them by itself."""
+    from ..around import Displaced
+
     gradients: dict[str, Tensor] = {}
+    objective = Displaced(bench.objective())
     with _first_gradients(gradients):
-        run = bench.run(stop_after=1, steps=1, micro_batch=cut)
-    return gradients or {name: run.weights[name] - before for name, before in run.original.items()}
+        run = bench.run(objective=objective, stop_after=1, steps=1, micro_batch=cut)
+    return gradients or {name: run.weights[name] - before for name, before in objective.start.items()}
 
 
 @check("OBJ-MICRO", "objective", "one batch gives the gradient of its micro-batches")
@@ -69,63 +70,71 @@ def micro_batches_add_up(subject: Subject) -> None:
 
 @check("OBJ-GRADIENT", "objective", "the gradient is that of the loss, by finite differences in float64")
 def gradient_is_right(subject: Subject) -> None:
-    from ...engine.objective import LossObjective, Objective
     from .bench import benches
 
-    if not issubclass(subject.target(), LossObjective):
-        raise Skipped("it owns its update, so there is no loss to differentiate")
-
-    class Slopes(Objective[Any]):
-        """Measures slopes in place of the first step."""
-
-        def __init__(self, inner: Any) -> None:
-            super().__init__(inner.config)
-            self.inner = inner
-
-        def requirements(self, shape: Any) -> Any:
-            return self.inner.requirements(shape)
-
-        def setup(self, ctx: Any) -> None:
-            self.ctx = ctx
-            self.inner.setup(ctx)
-
-        def step(self, batch: Mapping[str, Any]) -> dict[str, float]:
-            if fault := _slope_fault(self.inner, batch):
-                raise CheckFailed(fault)
-            return {"loss": 0.0}
-
     for bench in benches(subject):
-        bench.run(model=bench.model().double(), objective=Slopes(bench.objective()), steps=1)
+        bench.run(model=bench.model().double(), objective=_slopes(bench.objective()), steps=1)
 
 
-def _slope_fault(objective: Any, batch: Mapping[str, Any]) -> str:
-    """Compare the slope along the gradient, and half-way from it to a random direction, with differences."""
-    import torch
+def _slopes(inner: Any) -> Any:
+    """The objective, with every loss that its first step gives to `ctx.backward` measured."""
+    from ...engine.objective import LossObjective
+    from ..around import Around, displace
 
-    ctx = objective.ctx
+    class Slopes(Around):
+        def step(self, batch: Mapping[str, Any]) -> dict[str, float]:
+            seen: set[Any] = set()
+            backward = self.ctx.backward
+
+            def measured(loss: Any, batch: Mapping[str, Any]) -> dict[str, float]:
+                if (name := getattr(loss, "__qualname__", loss)) not in seen:
+                    seen.add(name)
+                    _compare_slopes(self.ctx, loss, batch)
+                return backward(loss, batch)
+
+            displace(self.ctx)
+            with patch.object(self.ctx, "backward", measured):
+                scalars = self.inner.step(batch)
+            if not seen:
+                if not isinstance(self.inner, LossObjective):
+                    raise Skipped("it gives no loss to ctx.backward")
+                _compare_slopes(self.ctx, self.inner.loss, batch)
+            return scalars
+
+    return Slopes(inner)
+
+
+def _compare_slopes(ctx: Any, loss: Any, batch: Mapping[str, Any]) -> None:
+    """Part by part, compare the gradient with differences of the part. Raises `CheckFailed`."""
     state = ctx.generator.get_state()
-    params = list(ctx.trainable.values())
-    noise = torch.Generator().manual_seed(0)
 
-    def value() -> Tensor:
+    def parts() -> dict[str, Tensor]:
         ctx.generator.set_state(state)
         ctx.views.clear()
-        total: Tensor = objective.loss(batch).total()
-        return total
+        return dict(loss(batch).parts)
 
-    def random_like() -> list[Tensor]:
-        return [torch.randn(p.shape, generator=noise, dtype=torch.float64) for p in params]
+    first = parts()
+    if not any(part.requires_grad for part in first.values()):
+        raise CheckFailed("the loss has no gradient: nothing in it depends on ctx.policy")
+    for name in first:
+        _compare_part(list(ctx.trainable.values()), name, parts)
+    ctx.generator.set_state(state)
+    ctx.views.clear()
 
-    with torch.no_grad():
-        for parameter, r in zip(params, random_like(), strict=True):
-            parameter.add_(NUDGE * parameter.std() * r)
-    loss = value()
-    if not loss.requires_grad:
-        return "the loss has no gradient: nothing in it depends on ctx.policy"
-    found = torch.autograd.grad(loss, params, allow_unused=True)
+
+def _compare_part(params: list[Any], name: str, parts: Callable[[], Mapping[str, Tensor]]) -> None:
+    """Along the gradient, and half-way from it to a random direction."""
+    import torch
+
+    def value() -> Tensor:
+        return parts()[name]
+
+    part = value()
+    found = torch.autograd.grad(part, params, allow_unused=True) if part.requires_grad else [None] * len(params)
     grads = [torch.zeros_like(p) if g is None else g.double() for p, g in zip(params, found, strict=True)]
-    size = _norm(grads)
-    away = random_like()
+    noise = torch.Generator().manual_seed(0)
+    away = [torch.randn(p.shape, generator=noise, dtype=torch.float64) for p in params]
+    size, height = _norm(grads), abs(float(part.detach()))
     mixed = [g / max(size, 1e-30) + r / _norm(away) for g, r in zip(grads, away, strict=True)]
     for direction in (grads, mixed):
         length = _norm(direction)
@@ -134,18 +143,20 @@ def _slope_fault(objective: Any, batch: Mapping[str, Any]) -> str:
         unit = [d / length for d in direction]
         told = float(sum((g * d).sum() for g, d in zip(grads, unit, strict=True)))
         reach = 1e-2 * _norm([p.detach() for p in params])
-        h = min(reach, 5e-4 * max(abs(float(loss.detach())), 1e-3) / max(size, 1e-30))
-        slope = (4 * _slope(params, unit, h / 2, value) - _slope(params, unit, h, value)) / 3
-        if abs(slope - told) > SLOPE_TOLERANCE * size + LOSS_ROUNDING * abs(float(loss.detach())) / h:
-            return f"along a direction the loss changes by {slope:.4g} per unit and the gradient says {told:.4g}"
-    return ""
+        h = min(reach, 5e-4 * max(height, min(1e-3, 0.1 * reach * size)) / size) if size else reach
+        wide, narrow = (_slope(params, unit, width, value) for width in (h, h / 2))
+        slope = (4 * narrow - wide) / 3
+        unsure = LOSS_ROUNDING * height / h + abs(narrow - wide)
+        if abs(slope - told) > SLOPE_TOLERANCE * size + unsure:
+            message = f"along a direction {name!r} changes by {slope:.4g} per unit and the gradient says {told:.4g}"
+            raise CheckFailed(f"{message}: is something held constant that depends on the weights?")
 
 
 def _norm(tensors: list[Tensor]) -> float:
     return float(sum(t.square().sum() for t in tensors)) ** 0.5
 
 
-def _slope(params: list[Any], unit: list[Tensor], h: float, value: Any) -> float:
+def _slope(params: list[Any], unit: list[Tensor], h: float, value: Callable[[], Tensor]) -> float:
     """Central difference of the loss along a unit direction; the weights are as before afterwards."""
     import torch
 
@@ -155,7 +166,7 @@ def _slope(params: list[Any], unit: list[Tensor], h: float, value: Any) -> float
         for sign in (1.0, -1.0):
             for parameter, start, d in zip(params, kept, unit, strict=True):
                 parameter.copy_(start + sign * h * d)
-            ends.append(float(value()))
+            ends.append(float(value().detach()))
         for parameter, start in zip(params, kept, strict=True):
             parameter.copy_(start)
     return (ends[0] - ends[1]) / (2 * h)

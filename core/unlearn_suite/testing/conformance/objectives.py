@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...errors import SuiteError
 from ..costs import is_cost
 from .check import CheckFailed, Skipped, check
 from .subject import Subject
 
 if TYPE_CHECKING:
+    from ..distributed import StageCase, StageOutcome
     from .bench import Bench, Run
 
 
@@ -172,17 +175,61 @@ def _new_tensors(bench: Bench) -> tuple[list[int], int]:
 
 @check("OBJ-PROCESSES", "objective", "two processes give what one gives")
 def two_processes_equal_one(subject: Subject) -> None:
-    from ..distributed import compare, on_processes, run_cases
+    from ..distributed import compare
 
-    cases = [bench.stage_case() for bench in _each(subject)]
-    many = on_processes(run_cases, 2, cases)
-    for outcome in many[0]:
-        if outcome.code == "needs-one-device":
-            raise Skipped(outcome.error)
+    cases, many = _on_two(subject)
+    refused = [index for index, outcome in enumerate(many[0]) if outcome.code in ONE_DEVICE]
+    both = [index for index in range(len(cases)) if index not in refused]
     try:
-        compare(cases, many)
+        compare([cases[index] for index in both], [[outcomes[index] for index in both] for outcomes in many])
     except AssertionError as error:
         raise CheckFailed(str(error)) from error
+    if refused:
+        told = f"{len(refused)} of {len(cases)} cases: " if len(cases) > 1 else ""
+        raise Skipped(told + many[0][refused[0]].error)
+
+
+ONE_DEVICE = {"needs-one-device", "attack-devices", "second-order-sharded"}
+"""codes of the errors with which a stage refuses several devices"""
+Outcomes = tuple[list["StageCase"], list[list["StageOutcome"]]]
+"""an objective's cases, and what each of two processes gave of them"""
+
+
+def _on_two(subject: Subject) -> Outcomes:
+    from ..distributed import on_processes, run_cases
+
+    if "on two" not in subject.memo:
+        subject.memo["on two"] = _together(subject)
+    shared: dict[str, Outcomes] = subject.memo["on two"]
+    if subject.spec.name in shared:
+        return shared[subject.spec.name]
+    cases = [bench.stage_case() for bench in _each(subject)]
+    return cases, on_processes(run_cases, 2, cases)
+
+
+def _together(subject: Subject) -> dict[str, Outcomes]:
+    """All objectives that are checked on one pair of processes: to start one costs more than the stages do.
+
+    {} when one of them brings the pair down; each has its own then.
+    """
+    from ..distributed import on_processes
+
+    cases: dict[str, list[StageCase]] = {}
+    for other in subject.memo["subjects"]:
+        if other.area == "objective" and not other.unavailable("OBJ-PROCESSES"):
+            with suppress(SuiteError):  # told by the checks of that objective
+                cases[other.spec.name] = [bench.stage_case() for bench in _each(other)]
+    try:
+        many = on_processes(_run_all, 2, cases)
+    except Exception:
+        return {}
+    return {name: (own, [outcomes[name] for outcomes in many]) for name, own in cases.items()}
+
+
+def _run_all(cases: Mapping[str, Sequence[StageCase]]) -> dict[str, list[StageOutcome]]:
+    from ..distributed import run_cases
+
+    return {name: run_cases(own) for name, own in cases.items()}
 
 
 # The checks of gradients and of the declared requirements are files of their own; they stand in the list after these.

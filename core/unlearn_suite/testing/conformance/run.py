@@ -27,7 +27,10 @@ def planned(name: str, files: Sequence[Path] = (), only: Iterable[str] = ()) -> 
             raise PlanError(
                 f"there is no check {pattern!r}", code="check-unknown", hint=f"there are {', '.join(CHECKS)}"
             )
-    for subject in find_subjects(load_catalog(files), name, files):
+    subjects = find_subjects(load_catalog(files), name, files)
+    for subject in subjects:
+        subject.memo["subjects"] = subjects
+    for subject in subjects:
         for one in sorted(CHECKS.values(), key=lambda one: AREAS.index(one.area)):
             chosen = not patterns or any(fnmatchcase(one.id, pattern) for pattern in patterns)
             if chosen and _fits(one, subject):
@@ -42,11 +45,9 @@ def _fits(one: Check, subject: Subject) -> bool:
 
 def run_check(one: Check, subject: Subject, expected: Mapping[str, str] | None = None) -> Result:
     """Run one check. `expected` adds to the sheet's expected failures. Only Ctrl-C is raised."""
-    words = subject.told.words
-    for pattern, reason in words.unavailable.items():
-        if fnmatchcase(one.id, pattern):
-            return Result(one.id, subject.label, one.summary, "skipped", reason)
-    why = {**words.expected, **(expected or {})}.get(one.id)
+    if reason := subject.unavailable(one.id):
+        return Result(one.id, subject.label, one.summary, "skipped", reason)
+    why = {**subject.told.words.expected, **(expected or {})}.get(one.id)
     outcome, message = _outcome(one, subject)
     if why is not None and outcome == "failed":
         return Result(one.id, subject.label, one.summary, "expected", f"{why} ({message})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ KINDS = ("objective", "dataset", "metric", "problem")
 
 @dataclass(frozen=True)
 class Subject:
-    """`entry` is None when the subject is the plugin itself. `memo` keeps what several checks need."""
+    """`entry` is None when the subject is the plugin itself. `memo` keeps what several checks need,
+    for all subjects of a plugin, and under "subjects" all that are checked."""
 
     catalog: Catalog
     report: PluginReport
@@ -47,6 +49,11 @@ class Subject:
     def spec(self) -> Any:
         assert self.entry is not None
         return self.entry.spec
+
+    def unavailable(self, identity: str) -> str:
+        """Why the sheet says that a check cannot be run; "" if it does not."""
+        told = self.told.words.unavailable
+        return next((reason for pattern, reason in told.items() if fnmatchcase(identity, pattern)), "")
 
     def target(self) -> Any:
         """The class or function that the spec names. Raises `PluginError`."""

@@ -4,8 +4,9 @@
 
 o_l: output of block l's MLP. V, U: top principal components of the inputs of each trained matrix, and of the gradients
 of its outputs, on forget text. The loss also falls when o shrinks. Public code (filyp/open-unlearning) updates the
-components every epoch and scales them down softly; here they are computed once, on the base model, and removed. Its
-optimizer is not known to us: AdamW here, which turns the collapsed update a little.
+components every epoch and scales them down softly; here they are computed once, on the base model, and removed. The
+mean length |o_l^base| is one of the same forget texts, so that a batch may be cut. The published optimizer is not
+known to us: AdamW here, which turns the collapsed update a little.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class CirConfig(Trains):
     components: int = Field(16, ge=0)
     """principal components that are removed on each side"""
     texts: int = Field(32, ge=2)
-    """forget texts that the components are computed from"""
+    """forget texts that the components and the mean lengths are computed from"""
     alpha: float = Field(0.0, ge=0)
     """weight of a next-token loss on retain text (0: none, as published)"""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -37,18 +37,34 @@ class Cir(LossObjective[CirConfig]):
         blocks = self._blocks(ctx.shape)
         self.last = blocks[-1]
         self.broken = ctx.shape.select("mlp_out", blocks)
+        self.lengths = self._lengths()
         self.components = self._components() if self.config.components else {}
+
+    def _texts(self) -> Iterator[Batch]:
+        """The forget texts that everything about the base model is computed from."""
+        examples = spy.some(self.ctx, "forget", self.config.texts)
+        for batch in self.ctx.encode("cir", examples).chunks(self.ctx.train.batch):
+            yield batch.to(self.ctx.device)
+            self.ctx.views.clear()
+
+    @torch.no_grad()
+    def _lengths(self) -> dict[str, float]:
+        """{weight: mean over tokens of |o_base|}: not of a batch, which may be cut."""
+        totals, count = dict.fromkeys(self.broken, 0.0), 0
+        for batch in self._texts():
+            mask = batch.mask("content")
+            for name, o in spy.outputs(self.ctx, self.ctx.reference, batch, self.broken, self.last).items():
+                totals[name] += float(o.float().norm(dim=-1)[mask].sum())
+            count += int(mask.sum())
+        return {name: total / max(count, 1) for name, total in totals.items()}
 
     def _components(self) -> dict[str, tuple[Tensor, Tensor]]:
         """{weight: (V [in, k], U [out, k])}: top components of inputs and of output gradients on forget text."""
         weights = list(self.ctx.trainable)
         given: dict[str, list[Tensor]] = {name: [] for name in weights}
         grads: dict[str, list[Tensor]] = {name: [] for name in weights}
-        for batch in self.ctx.encode("cir", spy.some(self.ctx, "forget", self.config.texts)).chunks(
-            self.ctx.train.batch
-        ):
-            moved = batch.to(self.ctx.device)
-            mask = moved.mask("content")
+        for batch in self._texts():
+            mask = batch.mask("content")
 
             def seen(name: str, x: Tensor, out: Tensor, mask: Tensor = mask) -> None:
                 if out.requires_grad:
@@ -56,8 +72,7 @@ class Cir(LossObjective[CirConfig]):
                     out.register_hook(lambda g: grads[name].append(g[mask].float()))
 
             with spy.watching(self.ctx, weights, seen):
-                self._broken(moved).backward()
-            self.ctx.views.clear()
+                self._broken(batch).backward()
         for p in self.ctx.trainable.values():
             p.grad = None
         return {
@@ -69,7 +84,7 @@ class Cir(LossObjective[CirConfig]):
         with torch.no_grad():
             base = spy.outputs(self.ctx, self.ctx.reference, f, self.broken, self.last)
         now = spy.outputs(self.ctx, self.ctx.policy, f, self.broken, self.last)
-        return average([f.mean(aligned(f, now[name], base[name])) for name in self.broken])
+        return average([f.mean(aligned(now[name], base[name], self.lengths[name])) for name in self.broken])
 
     def loss(self, batch: Mapping[str, Batch]) -> Loss:
         parts, weights = {"forget": self._broken(batch["forget"])}, {"forget": 1.0}
@@ -87,11 +102,9 @@ class Cir(LossObjective[CirConfig]):
         return {**scalars, **self.ctx.update()}
 
 
-def aligned(f: Batch, o: Tensor, base: Tensor) -> Tensor:
-    """[B, T]: relu(<o, o_base>) / (mean over tokens of |o_base|)^2."""
-    o, base = o.float(), base.float()
-    scale = f.mean(base.norm(dim=-1))
-    return (o * base).sum(-1).clamp_min(0.0) / scale.square().clamp_min(1e-12)
+def aligned(o: Tensor, base: Tensor, length: float) -> Tensor:
+    """[B, T]: relu(<o, o_base>) / length^2."""
+    return (o.float() * base.float()).sum(-1).clamp_min(0.0) / max(length**2, 1e-12)
 
 
 def top(rows: list[Tensor], count: int) -> Tensor:

@@ -29,7 +29,7 @@ class Removal(Objective[C]):
     @torch.no_grad()
     def step(self, batch: Mapping[str, Batch]) -> Scalars:
         if self.ctx.step_index > 0:
-            return {}
+            return {"loss": 0.0, "removed_norm": 0.0}
         candidates = [v.to(self.ctx.device) for v in self.candidates()]
         if self.config.max_kl is None:
             return {"loss": 0.0, "removed_norm": self._remove(candidates[-1])}
@@ -49,8 +49,8 @@ class Removal(Objective[C]):
         """(KL(base || model) on retain text, forget loss) with the direction removed; the weights are put back."""
         self._remove(v)
         ctx, r = self.ctx, batch["retain"]
-        disruption = float(r.mean(ctx.reference.per_token(r, kl, against=ctx.policy)))
-        forget = float(nll(ctx.policy, batch["forget"]))
+        disruption = ctx.total(r.mean(ctx.reference.per_token(r, kl, against=ctx.policy)))
+        forget = ctx.total(nll(ctx.policy, batch["forget"]))
         ctx.views.restore()
         return disruption, forget
 

@@ -32,7 +32,7 @@ class Iti(Objective[ItiConfig]):
     @torch.no_grad()
     def step(self, batch: Mapping[str, Batch]) -> Scalars:
         if self.ctx.step_index > 0:
-            return {}
+            return {"loss": 0.0, "heads": 0.0}
         biases = list(self.ctx.trainable)
         weights = [name.removesuffix("bias") + "weight" for name in biases]
         forget, retain = (self._heads(role, weights) for role in ("forget", "retain"))

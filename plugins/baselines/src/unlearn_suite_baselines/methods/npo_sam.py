@@ -28,7 +28,8 @@ class NpoSam(Objective[NpoSamConfig]):
 
     def setup(self, ctx: StageContext) -> None:
         super().setup(ctx)
-        self.total: Named = {}
+        averages = self.config.smoothness == "wa"
+        self.total: Named = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in ctx.trainable.items() if averages}
         self.averaged = 0
 
     def step(self, batch: Mapping[str, Batch]) -> Scalars:
@@ -110,14 +111,16 @@ class NpoSam(Objective[NpoSamConfig]):
         if c.smoothness != "wa" or done < first or ((done - first) % c.average_every and done < self.ctx.train.steps):
             return
         for name, p in self.ctx.trainable.items():
-            self.total[name] = self.total.get(name, 0.0) + p.detach().double()
+            self.total[name] += p.detach()
         self.averaged += 1
 
     @torch.no_grad()
     def finish(self) -> Scalars:
+        if not self.averaged:
+            return {}
         for name, total in self.total.items():
             self.ctx.trainable[name].copy_(total / self.averaged)
-        return {"averaged": float(self.averaged)} if self.averaged else {}
+        return {"averaged": float(self.averaged)}
 
     def state_dict(self) -> dict[str, Any]:
         return {"total": self.total, "averaged": self.averaged}

@@ -27,11 +27,11 @@ class Pdu(ForgetRetain[PduConfig]):
 
     @torch.no_grad()
     def _base_loss(self) -> float:
-        """The base model's mean retain loss (0 for `kl`)."""
+        """The base model's mean retain loss (0 for `kl`): nothing is trained yet, so the policy is the base model."""
         if self.config.retain == "kl":
             return 0.0
         batches = [self.ctx.draw("retain", step) for step in range(SETUP_BATCHES)]
-        return sum(self.ctx.total(nll(self.ctx.reference, batch)) for batch in batches) / len(batches)
+        return sum(self.ctx.total(nll(self.ctx.policy, batch)) for batch in batches) / len(batches)
 
     def forget(self, batch: Batch) -> Tensor:
         if not self.config.legacy:

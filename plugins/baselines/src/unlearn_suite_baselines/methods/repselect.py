@@ -76,7 +76,7 @@ class RepSelect(Objective[RepSelectConfig]):
     def _disruption(self, r: Batch) -> float:
         """Mean KL(base || model) over retain tokens."""
         self.ctx.policy.clear()
-        return float(r.mean(self.ctx.reference.per_token(r, kl, against=self.ctx.policy)))
+        return self.ctx.total(r.mean(self.ctx.reference.per_token(r, kl, against=self.ctx.policy)))
 
     def state_dict(self) -> dict[str, Any]:
         return {"spent": self.spent}
