@@ -17,6 +17,8 @@ EVERY = 5
 """attacks from one measurement to the next"""
 ENOUGH = 3
 """measurements before a warning"""
+NOTHING = 1e-3
+"""share of the loss below which nothing was forgotten that could be won back: a ratio of roundings, told as 0"""
 NO_OP, EXPLOSION = 0.1, 10.0
 
 
@@ -91,4 +93,5 @@ class Reading:
         if self._x is None:
             return {}
         gap = self._before - self._owner.base_loss(self._x)
-        return {"bite": (self._before - self._after) / gap if abs(gap) > 1e-6 else 0.0}
+        lost = abs(gap) > NOTHING * abs(self._before)
+        return {"bite": (self._before - self._after) / gap if lost else 0.0}
