@@ -174,7 +174,7 @@ WRONG = [
 def test_a_wrong_attack_is_told_before_anything_runs(tmp_path, monkeypatch, capsys, attack, told):
     monkeypatch.chdir(tmp_path)
     head, _, tail = PLAN.partition("attacks:\n")
-    write(tmp_path, f"{head}attacks:\n  - {attack}\n{tail[tail.index('compute'):]}")
+    write(tmp_path, f"{head}attacks:\n  - {attack}\n{tail[tail.index('compute') :]}")
     assert suite("run", "plan.yaml") in (2, 3)
     assert told in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "runs").exists()
@@ -200,7 +200,7 @@ def register_attacks(register):
 def test_an_attack_that_is_elsewhere_is_told_with_its_plugin(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     head, _, tail = PLAN.partition("attacks:\n")
-    write(tmp_path, f"{head}attacks: [lost]\n{tail[tail.index('compute'):]}".replace("[0, 1]", "[0]"))
+    write(tmp_path, f"{head}attacks: [lost]\n{tail[tail.index('compute') :]}".replace("[0, 1]", "[0]"))
     (tmp_path / "lost.py").write_text(OTHER_POINT)
     assert suite("run", "plan.yaml", "--plugin", "lost.py") == 1
     told = " ".join(capsys.readouterr().out.split())
