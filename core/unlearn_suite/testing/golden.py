@@ -25,11 +25,14 @@ ACCEPT = "python -m unlearn_suite.testing.golden --accept"
 def public_names() -> str:
     """Every public name with its signature, and the public members of classes."""
     import unlearn_suite
-    from unlearn_suite.testing import conformance
+    from unlearn_suite.testing import conformance, run_plan, tiny
 
     lines = [line for name in unlearn_suite.__all__ for line in _name(name, getattr(unlearn_suite, name))]
     for name in sorted(conformance.__all__):
         lines += _name(f"testing.conformance.{name}", getattr(conformance, name))
+    for module, names in ((run_plan, ("Ran", "run_plan")), (tiny, ("save_tiny", "tiny_model", "tiny_tokenizer"))):
+        for name in names:
+            lines += _name(f"{module.__name__.removeprefix('unlearn_suite.')}.{name}", getattr(module, name))
     return _text(lines)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_suite.cli import main
+from unlearn_suite.testing.run_plan import run_plan
 from unlearn_suite.testing.tiny import save_tiny
 
 PLAN = """
@@ -37,35 +37,23 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(model: Path, tmp_path: Path) -> Path:
     """Beside a model the texts that the conformance kit uses."""
     shutil.copytree(str(files("unlearn_suite_benchmarks") / "conformance"), tmp_path, dirs_exist_ok=True)
     (tmp_path / "model").symlink_to(model)
-    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def run(folder: Path, plan: str) -> int:
-    (folder / "plan.yaml").write_text(plan)
-    with pytest.raises(SystemExit) as ended:
-        main(["run", "plan.yaml"])
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
-
-
-def test_from_the_plan_to_the_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = run(folder, PLAN)
-    told = "".join(capsys.readouterr())
-    assert code == 0, told
+def test_from_the_plan_to_the_report(folder: Path) -> None:
+    ran = run_plan(PLAN, folder)
     for problem in ("verbatim", "custom", "muse-news", "muse-books", "pii", "custom-finetuned"):
-        assert f"{problem} on tiny" in told
+        assert f"{problem} on tiny" in ran.told
     cells = [json.loads(path.read_text()) for path in folder.glob("runs/all/cells/*/cell.json")]
     assert len(cells) == 6 * 2 + 2
     for cell in cells:
         scored = folder / "runs/all/cells" / f"{cell['problem']}.tiny.{cell['arm']}.s0.{cell['id']}" / "scores"
         assert {path.stem for path in scored.iterdir()} == {entry["name"] for entry in cell["metrics"]}
-    page = (folder / "runs/all/report/index.html").read_text()
-    assert "Reliability: tells models that know a text from models that never saw it with AUC .89" in page
+    assert "Reliability: tells models that know a text from models that never saw it with AUC .89" in ran.page
 
 
 @pytest.mark.parametrize(
@@ -78,23 +66,21 @@ def test_from_the_plan_to_the_report(folder: Path, capsys: pytest.CaptureFixture
         ("{use: pii, with: {people: 3}}", "", ["'people': expected a number of 6 or more"]),
     ],
 )
-def test_what_a_user_gets_wrong(
-    problem: str, change: str, words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_user_gets_wrong(problem: str, change: str, words: list[str], folder: Path) -> None:
     if change:
         (folder / "custom" / change).unlink()
     (folder / "custom/short.txt").write_text("only a few words")
-    code = run(folder, f"plan: 1\nmodels: {{tiny: {{path: model}}}}\nproblems:\n  # which\n  - {problem}\n")
-    told = " ".join("".join(capsys.readouterr()).split())
-    assert code == 2 and "Traceback" not in told
+    plan = f"plan: 1\nmodels: {{tiny: {{path: model}}}}\nproblems:\n  # which\n  - {problem}\n"
+    told = " ".join(run_plan(plan, folder, code=2).told.split())
+    assert "Traceback" not in told
     for word in words:
         assert word in told, told
 
 
-def test_a_text_that_is_forgotten_and_kept_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_text_that_is_forgotten_and_kept_is_told(folder: Path) -> None:
     shutil.copy(folder / "custom/forget.jsonl", folder / "custom/retain.jsonl")
     problem = "{use: custom, with: {folder: custom}, metrics: {rouge: {with: {max_new_tokens: 4}}}}"
     arms = "arms: {base: {stages: []}}"
-    assert run(folder, f"plan: 1\nmodels: {{tiny: {{path: model}}}}\nproblems: [{problem}]\n{arms}\n") == 0
-    told = " ".join("".join(capsys.readouterr()).split())
+    plan = f"plan: 1\nmodels: {{tiny: {{path: model}}}}\nproblems: [{problem}]\n{arms}\n"
+    told = " ".join(run_plan(plan, folder).told.split())
     assert "3 texts are in role 'forget' and in role 'retain', such as 'forget:1'" in told

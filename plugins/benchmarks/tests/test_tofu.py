@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from scipy.stats import hmean, ks_2samp
 
 from unlearn_suite import EvalModel, Example, PlanError
-from unlearn_suite.cli import main
-from unlearn_suite.testing.tiny import save_tiny, tiny_model, tiny_tokenizer
+from unlearn_suite.testing.run_plan import run_plan
+from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
 from unlearn_suite_benchmarks.tofu.config import ProbabilityConfig, TofuConfig, TruthRatioConfig
 from unlearn_suite_benchmarks.tofu.data import load
 from unlearn_suite_benchmarks.tofu.metrics import Probability, TruthRatio, share, truth_ratio, truth_values
@@ -167,19 +167,11 @@ def rows(folder: Path, arm: str, entry: str, value: str) -> list[float]:
     return [json.loads(line)["values"][value] for line in path.read_text().splitlines()]
 
 
-def test_from_the_plan_to_forget_quality_and_utility(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    save_tiny(tmp_path / "model")
-    (tmp_path / "plan.yaml").write_text(PLAN.replace("DATA", str(DATA)))
-    with pytest.raises(SystemExit) as ended:
-        main(["run", "plan.yaml"])
-    told = "".join(capsys.readouterr())
-    assert ended.value.code == 0, told
-    assert "Arms begin from tiny after sft (12 steps). oracle begins from tiny as published." in " ".join(told.split())
-    found = json.loads((tmp_path / "runs/tofu/results/summary.json").read_text())["results"]
-    number = {(r["arm"], r["metric"], r["value"]): r["mean"] for r in found}
+def test_from_the_plan_to_forget_quality_and_utility(tmp_path: Path) -> None:
+    ran = run_plan(PLAN.replace("DATA", str(DATA)), tmp_path)
+    told = " ".join(ran.told.split())
+    assert "Arms begin from tiny after sft (12 steps). oracle begins from tiny as published." in told
+    number = {(r["arm"], r["metric"], r["value"]): r["mean"] for r in ran.results}
     oracle = rows(tmp_path, "oracle", "forget-truth", "ratio")
     for arm in ("base", "default", "oracle"):
         quality = math.log10(ks_2samp(rows(tmp_path, arm, "forget-truth", "ratio"), oracle).pvalue)

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-from pyarrow import parquet
-
 import unlearn_suite_knowledge
-from unlearn_suite.cli import main
-from unlearn_suite.testing.tiny import save_tiny
+from unlearn_suite.testing.run_plan import run_plan
 
 FILES = Path(unlearn_suite_knowledge.__file__).parent / "conformance"
 PLAN = f"""
@@ -30,22 +26,12 @@ expect:
 """
 
 
-def test_both_problems_run_to_a_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    save_tiny(tmp_path / "model", max_position_embeddings=1024)
-    (tmp_path / "plan.yaml").write_text(PLAN, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        main(["run", "plan.yaml"])
-    told = "".join(capsys.readouterr())
-    assert not ended.value.code, told
-    page = (tmp_path / "runs/exams/report/index.html").read_text(encoding="utf-8")
+def test_both_problems_run_to_a_report(tmp_path: Path) -> None:
+    ran = run_plan(PLAN, tmp_path, max_position_embeddings=1024)
     for measure in ("wmdp accuracy", "wmdp-robust worst", "neighbours accuracy", "subject-trained", "subject-cloze"):
-        assert measure in page
+        assert measure in ran.page
     # What is asked of mmlu-subject is no text that was trained on; groups are subjects.
-    rows = parquet.read_table(tmp_path / "runs/exams/results/records.parquet").to_pylist()
-    rows = [row for row in rows if (row["problem"], row["arm"]) == ("mmlu-subject", "rmu")]
+    rows = [row for row in ran.records if (row["problem"], row["arm"]) == ("mmlu-subject", "rmu")]
     by_entry: dict[str, set[str]] = {}
     for row in rows:
         by_entry.setdefault(row["metric"], set()).add(row["example"])

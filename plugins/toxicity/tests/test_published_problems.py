@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pyarrow import parquet
 
 import unlearn_suite_toxicity
-from unlearn_suite.cli import main
-from unlearn_suite.testing.tiny import save_tiny
+from unlearn_suite.testing.run_plan import run_plan
 
 FILES = Path(unlearn_suite_toxicity.__file__).parent / "conformance"
 PLAN = f"""
@@ -33,21 +31,12 @@ arms:
 """
 
 
-def test_both_problems_run_to_a_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_both_problems_run_to_a_report(tmp_path: Path) -> None:
     pytest.importorskip("profanity_check")
-    save_tiny(tmp_path / "model")
-    (tmp_path / "plan.yaml").write_text(PLAN, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        main(["run", "plan.yaml"])
-    told = "".join(capsys.readouterr())
-    assert not ended.value.code, told
-    page = (tmp_path / "runs/toxicity/report/index.html").read_text(encoding="utf-8")
+    ran = run_plan(PLAN, tmp_path)
     for measure in ("toxic-prompts expected-max", "nontoxic-prompts any", "toxigen", "judged", "pairs gap"):
-        assert measure in page
-    rows = parquet.read_table(tmp_path / "runs/toxicity/results/records.parquet").to_pylist()
+        assert measure in ran.page
+    rows = ran.records
     groups = {row["group"] for row in rows if row["metric"] == "toxic-prompts"}
     assert groups == {"toxic"}
     assert {row["group"] for row in rows if row["metric"] == "toxigen"} == {"elves", "dwarves"}
