@@ -67,7 +67,7 @@ def _record(report: PluginReport, catalog: Catalog) -> dict[str, Any]:
     return {
         **{key: getattr(report, key) for key in keys},
         "provides": {kind: names for kind, names in provided.items() if names},
-        "notes": list(report.notes),
+        "notes": [*report.notes, *catalog.clashes(report)],
         "seconds": round(report.seconds, 4),
     }
 

@@ -70,6 +70,17 @@ class Catalog:
         """All entries of a kind, in the order of the reports."""
         return [entry for entry in self._entries if entry.kind == kind]
 
+    def clashes(self, report: PluginReport) -> list[str]:
+        """Of what a plugin provides, the names that others have as well; with the place and what to write instead."""
+        told = []
+        for entry in (entry for entry in self._entries if entry.qualified in report.provides):
+            same = [e for e in self.entries(entry.kind) if e.spec.name == entry.spec.name]
+            if others := [e.distribution for e in same if e.distribution != entry.distribution]:
+                at = f"{entry.where}: " if entry.where else ""
+                what = f"has {_a(entry.kind)} {entry.spec.name!r}, and so has {', '.join(others)}"
+                told.append(f"{what} ({at}write {entry.qualified} in plans)")
+        return told
+
     def find(self, kind: Kind, name: str) -> Entry:
         """The entry of a qualified name, or of a bare name that is unique.
 

@@ -15,13 +15,15 @@ KINDS: tuple[Kind, ...] = ("objective", "dataset", "metric", "problem", "attack"
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered spec. `qualified` is "distribution/name"; `roots` are the plugin's own folders or file."""
+    """One registered spec. `qualified` is "distribution/name"; `roots` are the plugin's own folders or file; `where`
+    is file:line of its registration."""
 
     spec: Spec
     qualified: str
     distribution: str
     version: str
     roots: tuple[Path, ...] = field(default=(), compare=False, repr=False)
+    where: str = field(default="", compare=False, repr=False)
 
     @property
     def kind(self) -> Kind:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -52,6 +53,16 @@ def last_frame(error: BaseException, roots: Sequence[Path]) -> str:
         if _inside(frame.f_code.co_filename, roots):
             found = place(frame.f_code.co_filename, line)
     return found
+
+
+def calling_frame(roots: Sequence[Path]) -> str:
+    """ "file:line" of the innermost frame inside `roots` of what runs now, "" when no frame is."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if _inside(frame.f_code.co_filename, roots):
+            return place(frame.f_code.co_filename, frame.f_lineno)
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
 
 
 def plugin_frame(error: BaseException, entry: Entry) -> str:

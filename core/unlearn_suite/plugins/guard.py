@@ -13,7 +13,7 @@ from ..specs import ProblemSpec
 from .entry import Entry
 from .frames import describe, last_frame, package_roots, plugin_frame
 
-DEBUG_HINT = "report it to the plugin's author; --debug shows the traceback"
+DEBUG_HINT = "correct it, or report it to the plugin's author; --debug shows the traceback"
 
 
 def load_target(target: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator
@@ -28,10 +27,13 @@ from ..specs import (
     ValueSpec,
 )
 from .entry import Entry, PluginReport, Status
-from .frames import describe, last_frame, target_roots
+from .frames import describe, last_frame, place, target_roots
 from .hooks import HookFault, check_hooks
+from .manners import Manners
 from .source import ALLOW_VARIABLE, HOST, Candidate
 
+Registered = list[tuple[Spec, str]]
+"""specs, each with file:line of its registration"""
 SPEC_TYPES: dict[str, type[Any]] = {
     "register_objectives": ObjectiveSpec,
     "register_datasets": DatasetSpec,
@@ -66,9 +68,8 @@ def load_plugin(candidate: Candidate, taken: Collection[tuple[str, str]]) -> Loa
 
     Only Ctrl-C leaves this function as an exception. What a plugin that fails has registered is dropped.
     """
-    specs: list[Spec] = []
-    printed = io.StringIO()
-    had_torch = "torch" in sys.modules
+    specs: Registered = []
+    manners = Manners(candidate.roots, may_import_torch=candidate.is_file)
     started = perf_counter()
     report = PluginReport(
         "broken",
@@ -81,7 +82,7 @@ def load_plugin(candidate: Candidate, taken: Collection[tuple[str, str]]) -> Loa
     manager = None
     retired: list[str] = []
     try:
-        with contextlib.redirect_stdout(printed), _deprecations(retired):
+        with manners.watched(), _deprecations(retired):
             manager = _bring_in(candidate, specs)
             entries = _entries(candidate, specs, taken)
         names = tuple(entry.qualified for entry in entries)
@@ -92,14 +93,14 @@ def load_plugin(candidate: Candidate, taken: Collection[tuple[str, str]]) -> Loa
         report, entries, manager = _failed(report, candidate, error), (), None
     report = replace(
         report,
-        attempted=tuple(spec.name for spec in specs),
-        notes=(*retired, *_notes(printed.getvalue(), not (had_torch or candidate.is_file) and "torch" in sys.modules)),
+        attempted=tuple(spec.name for spec, _ in specs),
+        notes=(*retired, *manners.notes()),
         seconds=perf_counter() - started,
     )
     return Loaded(report, entries, manager)
 
 
-def _bring_in(candidate: Candidate, specs: list[Spec]) -> pluggy.PluginManager:
+def _bring_in(candidate: Candidate, specs: Registered) -> pluggy.PluginManager:
     """Import the plugin, check its hooks, let it register into `specs`. The manager is the plugin's alone."""
     if candidate.off:
         raise _Refused("off", f"{ALLOW_VARIABLE} does not name it", f"add {candidate.entry_point} to it, or unset it")
@@ -148,16 +149,17 @@ def _is_of_hook(warning: warnings.WarningMessage) -> bool:
     }
 
 
-def _registrar(spec_type: type[Any], specs: list[Spec]) -> Callable[[Any], None]:
+def _registrar(spec_type: type[Any], specs: Registered) -> Callable[[Any], None]:
     def register(spec: Any) -> None:
         """Take one spec. Raises TypeError or ValueError, on the caller's line, when it is wrong."""
         if not isinstance(spec, spec_type):
             found = f"the class {spec.__name__}" if isinstance(spec, type) else type(spec).__name__
             raise TypeError(f"register expects {spec_type.__name__}(...), found {found}")
         _check_spec(spec)
-        if any(other.kind == spec.kind and other.name == spec.name for other in specs):
+        if any(other.kind == spec.kind and other.name == spec.name for other, _ in specs):
             raise ValueError(f"{spec.kind} {spec.name!r} is registered twice")
-        specs.append(spec)
+        caller = sys._getframe(1)
+        specs.append((spec, place(caller.f_code.co_filename, caller.f_lineno)))
 
     return register
 
@@ -186,16 +188,16 @@ def _check_spec(spec: Spec) -> None:
                 raise TypeError(f"values[{name!r}] of metric {spec.name!r} must be a ValueSpec")
 
 
-def _entries(candidate: Candidate, specs: list[Spec], taken: Collection[tuple[str, str]]) -> tuple[Entry, ...]:
-    targets = [spec.load for spec in specs if not isinstance(spec, ProblemSpec)]
+def _entries(candidate: Candidate, specs: Registered, taken: Collection[tuple[str, str]]) -> tuple[Entry, ...]:
+    targets = [spec.load for spec, _ in specs if not isinstance(spec, ProblemSpec)]
     roots = tuple(dict.fromkeys((*candidate.roots, *target_roots(targets))))
     entries = []
-    for spec in specs:
+    for spec, where in specs:
         qualified = f"{candidate.distribution}/{spec.name}"
         if (spec.kind, qualified) in taken:
             message = f"{spec.kind} {qualified!r} is registered already by another plugin"
             raise _Refused("duplicate", message, "give one of them another name, or leave one out")
-        entries.append(Entry(spec, qualified, candidate.distribution, candidate.version, roots))
+        entries.append(Entry(spec, qualified, candidate.distribution, candidate.version, roots, where))
     return tuple(entries)
 
 
@@ -221,12 +223,3 @@ def _action(candidate: Candidate, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"install what it needs (pip install {name}), or remove it (pip uninstall {name})"
     return f"update it (pip install -U {name}), report it to its author, or remove it (pip uninstall {name})"
-
-
-def _notes(printed: str, imported_torch: bool) -> tuple[str, ...]:
-    notes = []
-    if text := " ".join(printed.split()):
-        notes.append(f"prints while it is loaded: {text[:200]!r}")
-    if imported_torch:
-        notes.append("imports torch while it is loaded, which makes every command slow")
-    return tuple(notes)

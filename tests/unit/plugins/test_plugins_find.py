@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from unlearn_suite.cli import main
 from unlearn_suite.errors import PLUGIN, USAGE, PlanError, PluginError, SuiteError
 from unlearn_suite.plugins import Catalog, load_catalog
 from unlearn_suite.plugins.catalog import catalog_of
@@ -42,6 +43,18 @@ def test_an_ambiguous_name_tells_both(install: Install) -> None:
     assert isinstance(error, PlanError) and error.exit_code == USAGE
     assert error.hint == "write toy-one/shared-name or toy-two/shared-name"
     assert load_catalog().find("objective", "toy-two/shared-name").distribution == "toy-two"
+
+
+def test_the_list_tells_a_name_that_two_have(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = install("toy-one", SPEC)
+    install("toy-two", SPEC)
+    with pytest.raises(SystemExit):
+        main(["plugins", "list"])
+    told = capsys.readouterr().out
+    place = f"{folder / '__init__.py'}:4"
+    what = "has an objective 'shared-name', and so has toy-two"
+    assert f"    note: {what} ({place}: write toy-one/shared-name in plans)" in told
+    assert told.count("note: has an objective 'shared-name'") == 2 and "'npo', and so has" not in told
 
 
 def test_a_misspelt_name(install: Install) -> None:

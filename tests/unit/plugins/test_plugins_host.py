@@ -210,14 +210,15 @@ def test_broken_metadata_of_others_is_no_concern(install: Install, report_of: Re
 def test_prints_are_captured_and_noted(
     install: Install, report_of: ReportOf, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    install("toy-loud", "print('hello from a plugin')\n")
+    folder = install("toy-loud", "x = 1\nprint()\nprint('hello from a plugin')\n")
     report = report_of("toy-loud")
     assert capsys.readouterr().out == ""
-    assert "hello from a plugin" in report.notes[0]
+    place = folder / "__init__.py"
+    assert report.notes == (f"prints while it is loaded: 'hello from a plugin' ({place}:3: take that out)",)
 
 
 def test_a_plugin_that_imports_torch_is_noted(install: Install) -> None:
-    folder = install("toy-heavy", "import torch\n")
+    folder = install("toy-heavy", "from . import code\n", code="\nimport torch\n")
     program = (
         f"import sys; sys.path.insert(0, {str(folder.parent)!r})\n"
         "from unlearn_suite.plugins import load_catalog\n"
@@ -226,7 +227,7 @@ def test_a_plugin_that_imports_torch_is_noted(install: Install) -> None:
     )
     (folder.parent / "torch.py").write_text("")  # a light stand-in: only its name counts
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("('imports torch while it is loaded")
+    assert done.stdout.startswith("('imports torch while it is loaded") and f"{folder / 'code.py'}:2: " in done.stdout
     assert done.stdout.rstrip().endswith(" ()")
 
 
