@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from ..errors import BUG, INTERRUPTED, OK, USAGE, PlanErrors, PrerequisiteError, SuiteError
+from ..errors import BUG, INTERRUPTED, OK, USAGE, GateError, PlanError, PlanErrors, PrerequisiteError, SuiteError
+from .options import errors_json, print_json
 
 _DISK = {
     errno.ENOSPC: "the disk is full",
@@ -22,13 +23,16 @@ _DISK = {
 
 
 def run_guarded(command: click.Command, arguments: Sequence[str]) -> int:
-    """Run a click command; its return value, or the exit code of what went wrong."""
-    debug = "--debug" in arguments
+    """Run a click command; its return value, or the exit code of what went wrong.
+
+    With --json a failure is told on stdout as well, as {"errors": [...]}.
+    """
+    debug, as_json = "--debug" in arguments, "--json" in arguments
     try:
         code = command.main(args=list(arguments), prog_name="unlearn-suite", standalone_mode=False)
         return code if isinstance(code, int) else OK
     except click.ClickException as error:
-        return _usage(error)
+        return _usage(error, as_json)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; the same command continues", err=True)
         return INTERRUPTED
@@ -39,18 +43,22 @@ def run_guarded(command: click.Command, arguments: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return tell(as_suite_error(error))
+        found = as_suite_error(error)
+        if as_json and not isinstance(error, GateError):  # that comes after the results, which have it
+            print_json({"errors": errors_json(found)})
+        return tell(found)
 
 
-def _usage(error: click.ClickException) -> int:
+def _usage(error: click.ClickException, as_json: bool) -> int:
     if isinstance(error, NoArgsIsHelpError):  # a group without its command: the help, which is no error message
         click.echo(error.format_message(), err=True)
         return USAGE
-    click.echo(f"error: {error.format_message()}", err=True)
     context = getattr(error, "ctx", None)
-    if context is not None:
-        click.echo(f"  hint: see `{context.command_path} --help`", err=True)
-    return USAGE
+    hint = f"see `{context.command_path} --help`" if context is not None else ""
+    found = PlanError(error.format_message(), code="usage", hint=hint)
+    if as_json:
+        print_json({"errors": errors_json(found)})
+    return tell(found)
 
 
 def tell(error: SuiteError) -> int:

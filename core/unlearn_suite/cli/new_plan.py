@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import PlanError
-from .options import debug_option, open_plan, plugin_option
+from .options import debug_option, json_option, open_plan, plugin_option, print_json
 
 if TYPE_CHECKING:
     from ..plugins import Catalog, Entry, Kind
@@ -29,6 +29,7 @@ STAGE_KEYS = ("steps", "lr", "batch", "length")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="How many seeds.")
 @click.option("--force", is_flag=True, help="Replace FILE.")
 @plugin_option
+@json_option
 @debug_option
 def new(
     file: Path,
@@ -38,6 +39,7 @@ def new(
     seeds: int,
     force: bool,
     plugin_files: tuple[Path, ...],
+    as_json: bool,
 ) -> None:
     """Write a commented plan to FILE.
 
@@ -50,7 +52,7 @@ def new(
         raise PlanError("the file is there already", code="plan-exists", where=str(file), hint="add --force")
     catalog = load_catalog(plugin_files)
     assets = list(asset_names())
-    if sys.stdin.isatty():
+    if sys.stdin.isatty() and not as_json:
         model = model or click.prompt("model", default=assets[0] if assets else None)
         problems = problems or _ask(catalog, "problem", "problems", required=True)
         objectives = objectives or _ask(catalog, "objective", "objectives (empty: each problem's own)", required=False)
@@ -65,7 +67,10 @@ def new(
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
     open_plan(file, plugin_files)
-    click.echo(f"{file}: fine; next: unlearn-suite run {file}")
+    if as_json:
+        print_json({"plan": str(file)})
+    else:
+        click.echo(f"{file}: fine; next: unlearn-suite run {file}")
 
 
 def _ask(catalog: Catalog, kind: Kind, title: str, *, required: bool) -> tuple[str, ...]:

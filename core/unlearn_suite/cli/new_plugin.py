@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import debug_option
+from .options import debug_option, json_option, print_json
 
 KINDS = ("objective", "dataset", "metric", "problem")
 
@@ -22,8 +22,9 @@ KINDS = ("objective", "dataset", "metric", "problem")
     show_default="here",
     help="Folder to write the plugin's own folder into.",
 )
+@json_option
 @debug_option
-def new(name: str, kind: str, into: Path) -> None:
+def new(name: str, kind: str, into: Path, as_json: bool) -> None:
     """Write a new plugin: a small, complete distribution.
 
     It has an entry point, options, a smoke plan and tests, and works as it is.
@@ -31,5 +32,9 @@ def new(name: str, kind: str, into: Path) -> None:
     from ..testing.new_plugin import write_plugin
 
     folder = write_plugin(name, kind, into)
-    click.echo(f"{folder}: a distribution with the {kind} {folder.name.removeprefix('unlearn-suite-')!r}")
+    brought = folder.name.removeprefix("unlearn-suite-")
+    if as_json:
+        print_json({"folder": str(folder), "distribution": folder.name, "kind": kind, "name": brought})
+        return
+    click.echo(f"{folder}: a distribution with the {kind} {brought!r}")
     click.echo(f"next: cd {folder} && pip install -e '.[test]' && pytest")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..errors import PlanErrors, SuiteError
+
 if TYPE_CHECKING:
     from ..plan import Plan
     from ..plugins import Catalog
@@ -69,6 +71,13 @@ def _warn_of_plugins(catalog: Catalog) -> None:
             click.echo(f"  hint: {report.action}", err=True)
         for note in report.notes:
             click.echo(f"warning: plugin {name} {note}", err=True)
+
+
+def errors_json(error: SuiteError) -> list[dict[str, str]]:
+    """An error, or each of a plan's, for programs."""
+    keys = ("where", "message", "hint", "code")
+    every = error.errors if isinstance(error, PlanErrors) else [error]
+    return [{key: getattr(one, key) for key in keys} for one in every]
 
 
 def print_json(value: Any) -> None:

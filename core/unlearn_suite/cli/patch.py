@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,12 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 
 def _target_options(command: F) -> F:
-    """--to, --dtype and --force."""
+    """--to, --dtype, --force and --json."""
     options: list[Callable[[F], F]] = [
         click.option("--to", "target", metavar="DIR", required=True, type=_PATH, help="New folder."),
         click.option("--dtype", type=click.Choice(_DTYPES), help="Of the checkpoint; default: what the base has."),
         click.option("--force", is_flag=True, help="Replace the checkpoint that is in DIR."),
+        json_option,
     ]
     for option in reversed(options):
         command = option(command)
@@ -38,7 +40,9 @@ def _target_options(command: F) -> F:
 @click.option("--run", "run_dir", metavar="RUN", type=_PATH, help="The run CELL belongs to.")
 @click.option("--base", metavar="REF", help="The base model, when it is not where the plan named it.")
 @debug_option
-def export(cell: str, target: Path, dtype: str | None, force: bool, run_dir: Path | None, base: str | None) -> int:
+def export(
+    cell: str, target: Path, dtype: str | None, force: bool, as_json: bool, run_dir: Path | None, base: str | None
+) -> int:
     """Write the model that CELL made.
 
     The result is an ordinary Hugging Face folder.
@@ -50,7 +54,7 @@ def export(cell: str, target: Path, dtype: str | None, force: bool, run_dir: Pat
 
     folder, ref = _cell(cell, run_dir)
     patch = PatchFile(folder)
-    return _write([patch], parse_ref(base) if base else ref, target, dtype, force, plan=_plan_of(folder))
+    return _write([patch], parse_ref(base) if base else ref, target, dtype, force, as_json, _plan_of(folder))
 
 
 @click.command()
@@ -58,7 +62,7 @@ def export(cell: str, target: Path, dtype: str | None, force: bool, run_dir: Pat
 @click.option("--base", metavar="REF", required=True, help="Asset, folder, or owner/name@COMMIT of the hub.")
 @_target_options
 @debug_option
-def apply(patches: tuple[Path, ...], base: str, target: Path, dtype: str | None, force: bool) -> int:
+def apply(patches: tuple[Path, ...], base: str, target: Path, dtype: str | None, force: bool, as_json: bool) -> int:
     """Write the model that PATCH makes of a base.
 
     Several patches are applied one after another.
@@ -68,7 +72,7 @@ def apply(patches: tuple[Path, ...], base: str, target: Path, dtype: str | None,
     from ..models.patch_file import PatchFile
     from ..models.refs import parse_ref
 
-    return _write([PatchFile(path) for path in patches], parse_ref(base), target, dtype, force)
+    return _write([PatchFile(path) for path in patches], parse_ref(base), target, dtype, force, as_json)
 
 
 @click.group()
@@ -152,6 +156,7 @@ def _write(
     target: Path,
     dtype: str | None,
     force: bool,
+    as_json: bool,
     plan: str = "",
 ) -> int:
     import torch
@@ -173,7 +178,10 @@ def _write(
         return code[0]
     for line in _told(done):
         say(line)
-    click.echo(str(target))
+    if as_json:
+        print_json({**asdict(done), "folder": str(target)})
+    else:
+        click.echo(str(target))
     return OK
 
 

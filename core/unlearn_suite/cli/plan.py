@@ -11,7 +11,7 @@ from ..errors import PlanErrors
 from .estimate import as_json as to_json
 from .estimate import estimate_option, estimates, exit_code, print_estimates
 from .new_plan import new
-from .options import debug_option, json_option, open_plan, plan_argument, plugin_option, print_json
+from .options import debug_option, errors_json, json_option, open_plan, plan_argument, plugin_option, print_json
 
 if TYPE_CHECKING:
     from ..worker.estimate import CellEstimate
@@ -41,8 +41,7 @@ def check(plan_file: Path, plugin_files: tuple[Path, ...], estimate: bool, as_js
     except PlanErrors as error:
         if not as_json:
             raise
-        keys = ("where", "message", "hint", "code")
-        print_json({"fine": False, "errors": [{key: getattr(one, key) for key in keys} for one in error.errors]})
+        print_json({"fine": False, "errors": errors_json(error)})
         return error.exit_code
     parts = ("problems", "models", "arms", "seeds", "attacks")
     counts = {part: len(getattr(resolved, part)) for part in parts if part != "attacks" or resolved.attacks}

@@ -100,6 +100,12 @@ def test_a_cell_by_its_folder_and_a_base_that_has_moved(run, call, tmp_path):
     run.assert_exported(tmp_path / "two")
 
 
+def test_what_was_written_for_programs(run, call, tmp_path):
+    done = call("export", run.done, "--to", tmp_path / "out", "--json")
+    told = json.loads(done.out)
+    assert done.code == 0 and told["folder"] == str(tmp_path / "out") and told["tensors"] and told["lost"] == 0
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

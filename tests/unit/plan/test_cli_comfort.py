@@ -93,6 +93,16 @@ def test_plan_check_for_programs(tmp_path, monkeypatch, capsys):
     assert code == 2 and error["where"] == "plan.yaml:3:1" and error["hint"] == "did you mean 'seeds'?"
 
 
+def test_what_is_written_is_told_to_programs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, out = call(capsys, "plan", "new", "a.yaml", "--problem", "everyday-knowledge", "--json")
+    assert code == 0 and json.loads(out) == {"plan": "a.yaml"} and Path("a.yaml").is_file()
+    code, out = call(capsys, "plugins", "new", "calm", "--kind", "metric", "--json")
+    told = json.loads(out)
+    assert code == 0 and (told["distribution"], told["kind"], told["name"]) == ("unlearn-suite-calm", "metric", "calm")
+    assert Path(told["folder"], "pyproject.toml").is_file()
+
+
 def test_the_docs_of_every_option_reach_the_schema():
     catalog = load_catalog()
     defs = plan_schema(catalog)["$defs"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 
 import click
 import pytest
 
+from unlearn_suite.cli import cli
 from unlearn_suite.cli.exits import run_guarded
-from unlearn_suite.cli.options import debug_option
+from unlearn_suite.cli.options import debug_option, json_option
 from unlearn_suite.errors import GateError, PlanError, PlanErrors, PluginError, PrerequisiteError, TrainingError
 
 
@@ -80,3 +82,21 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
     assert out == ""
     assert err.startswith("error: ")
     assert "  hint: see `unlearn-suite --help`" in err
+
+
+def test_a_failure_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    with_json = json_option(click.command()(lambda as_json: click.get_current_context().fail("no")))
+    assert run_guarded(with_json, ["--json"]) == 2
+    assert json.loads(capsys.readouterr().out) == {
+        "errors": [{"where": "", "message": "no", "hint": "see `unlearn-suite --help`", "code": "usage"}]
+    }
+    assert main_of("plugins", "show", "npoo", "--json") == 2
+    out, err = capsys.readouterr()
+    (error,) = json.loads(out)["errors"]
+    assert (error["code"], error["hint"]) == ("plugin-unknown", "did you mean 'npo'?") and "error: nothing" in err
+    assert main_of("run", "none.yaml", "--json") == 2
+    assert json.loads(capsys.readouterr().out)["errors"][0]["where"] == "none.yaml"
+
+
+def main_of(*arguments: str) -> int:
+    return run_guarded(cli, arguments)
