@@ -46,6 +46,13 @@ def test_a_wrong_sheet_is_told_with_its_place(checked: Checked):
         checked("OPT-DOCS", (SHEET, f"{SHEET}objektive: {{}}\n"))
 
 
+def test_a_model_that_is_too_shallow_is_told_with_what_to_write(checked: Checked):
+    (result,) = checked("OBJ-FINITE", ('"mlp_out", [1]', '"mlp_out", [5]'))
+    told = "{conformance: 1, objective: {turn: {cases: [{model: {num_hidden_layers: 8}}]}}}"
+    assert result.outcome == "failed" and "block 5 does not exist" in result.message and told in result.message
+    assert "into good_plugin.conformance.yaml" in result.message
+
+
 def test_costs_are_not_compared(checked: Checked):
     timed = (
         "        return super().step(batch)",

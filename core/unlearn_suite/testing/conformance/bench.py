@@ -80,10 +80,13 @@ class Bench:
         """A new model; all are equal."""
         return copy.deepcopy(_template(json.dumps(self.model_words, sort_keys=True)))
 
-    def train(self, **changes: Any) -> Train:
+    def train_words(self) -> dict[str, Any]:
+        """What is told of training, by the objective, the kit and the sheet."""
         told = self.case.under("train")
-        own = dict(self.subject.spec.train) | DEFAULT_TRAIN | (told.plain() if told else {})
-        return Train(**{**own, **changes})
+        return dict(self.subject.spec.train) | DEFAULT_TRAIN | (told.plain() if told else {})
+
+    def train(self, **changes: Any) -> Train:
+        return Train(**{**self.train_words(), **changes})
 
     def stage_case(self) -> StageCase:
         """Two steps of the same as plain data, for other processes; they begin away from the base model."""
@@ -92,8 +95,8 @@ class Bench:
         return StageCase(
             use=self.subject.entry.qualified,
             examples=self.examples,
-            options=self.subject.options(self.case).model_dump(),
-            train=self.train(steps=STEPS // 2).model_dump(),
+            options=self.subject.options(self.case).model_dump(exclude_defaults=True),
+            train={"lr": self.train().lr, **self.train_words(), "steps": STEPS // 2},
             arch=model.pop("arch", "llama"),
             model=model,
             plugins=self.subject.files,

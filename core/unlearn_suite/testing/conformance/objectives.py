@@ -176,6 +176,7 @@ def _new_tensors(bench: Bench) -> tuple[list[int], int]:
 @check("OBJ-PROCESSES", "objective", "two processes give what one gives")
 def two_processes_equal_one(subject: Subject) -> None:
     from ..distributed import compare
+    from .bench import plain_run
 
     cases, many = _on_two(subject)
     refused = [index for index, outcome in enumerate(many[0]) if outcome.code in ONE_DEVICE]
@@ -183,6 +184,8 @@ def two_processes_equal_one(subject: Subject) -> None:
     try:
         compare([cases[index] for index in both], [[outcomes[index] for index in both] for outcomes in many])
     except AssertionError as error:
+        if any(outcome.code == "no-such-block" for outcome in many[0]):
+            plain_run(next(_each(subject)))  # which says it better
         raise CheckFailed(str(error)) from error
     if refused:
         told = f"{len(refused)} of {len(cases)} cases: " if len(cases) > 1 else ""

@@ -11,6 +11,7 @@ from ...plugins import load_catalog, plugin_frame
 from ...plugins.frames import describe
 from . import attacks, datasets, loading, metrics, objectives, options, problems
 from .check import AREAS, CHECKS, Check, CheckFailed, Result, Skipped
+from .sheet import FILE
 from .subject import Subject, config_of, find_subjects
 
 assert all((attacks, datasets, loading, metrics, objectives, options, problems))  # they register the checks
@@ -67,11 +68,18 @@ def _outcome(one: Check, subject: Subject) -> tuple[str, str]:
     except CheckFailed as failure:
         return "failed", str(failure)
     except SuiteError as error:
-        return "failed", str(error)
+        return "failed", str(error) if error.code != "no-such-block" else f"{error.message}: {_deeper(subject)}"
     except BaseException as error:
         frame = plugin_frame(error, subject.entry) if subject.entry else ""
         return "failed", f"it raised {describe(error)}" + (f" at {frame}" if frame else "")
     return "passed", ""
+
+
+def _deeper(subject: Subject) -> str:
+    """What to do when the tiny model has too few blocks."""
+    sheet = next((root.with_name(f"{root.stem}.{FILE}") for root in subject.report.roots if root.is_file()), Path(FILE))
+    deeper = f"{{conformance: 1, objective: {{{subject.spec.name}: {{cases: [{{model: {{num_hidden_layers: 8}}}}]}}}}}}"
+    return f"write a deeper one, such as {deeper}, or options that fit, into {sheet.name} beside the code"
 
 
 def run(name: str, files: Sequence[Path] = (), only: Iterable[str] = ()) -> Iterator[Result]:
