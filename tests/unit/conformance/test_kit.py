@@ -105,6 +105,7 @@ def test_ids_have_their_area_in_front_and_summaries_are_short():
         "dataset": "DATA",
         "metric": "MET",
         "problem": "PROB",
+        "attack": "ATT",
     }
     for identity, one in CHECKS.items():
         assert identity.startswith(fronts[one.area] + "-") and len(one.summary) < 100
@@ -123,7 +124,7 @@ def test_the_table_and_the_json_agree(checked: Checked, tmp_path, capsys):
     assert (
         "  FAILED    OPT-DOCS          every option has a docstring\n            Options.weight: no docstring" in table
     )
-    assert table.endswith("14 passed, 1 failed\n")
+    assert table.endswith("19 passed, 1 failed\n")
 
 
 def test_an_authors_pytest_has_one_test_per_check(checked: Checked, tmp_path):
