@@ -3,8 +3,8 @@
     python docs/results/choose_settings.py runs/paper-tuning [--gate 0.97] [--into PLAN]
 
 Reads results/summary.json of a run. F and R are those of docs/explanation/scores.md. When no setting of an arm retains
-the share `--gate`, the one that retains most is taken and marked. `--into` prints PLAN, a plan with other data, with the
-arms of the run's plan at the settings taken in place of its own.
+the share `--gate`, the one that retains most is taken and marked. `--into` prints PLAN, a plan with other data, with
+the arms of the run's plan at the settings taken.
 """
 
 from __future__ import annotations

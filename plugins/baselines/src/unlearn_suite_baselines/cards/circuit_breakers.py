@@ -33,6 +33,9 @@ class CircuitBreakersConfig(ReroutingConfig):
 
     alpha: float = Field(10.0, gt=0)
     """a: overall weight, shared between the two losses by the schedule"""
+    retain_weight: float = Field(1.0, ge=0)
+    """further weight of L_r (1 as published; its gradient does not depend on the activations' norm, that of L_cb falls
+    with it: where norms are above 100, as SmolLM2's, the published weight lets nothing be rerouted)"""
     retain_at: Literal["all", "targets"] = "all"
     """blocks at which retain activations are held"""
 
