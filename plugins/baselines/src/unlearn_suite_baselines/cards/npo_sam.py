@@ -6,9 +6,9 @@
 
 gp's second term is the difference of two gradients along g_f (a Hessian product). Public code
 (OPTML-Group/Unlearn-Smooth) builds that penalty from detached numbers, so that it has no gradient, and takes token
-means in NPO: `legacy` does both. Its curvature variant is not registered there and not here. Zephyr runs, 125
-steps: sam lr 5e-6, beta .015, alpha 2.25, rho .01; rs 1e-5, .0125, 2, 1e-4; gp 7.5e-6, .04, 1, 10; wa 5.5e-6, .05,
-2, from step 100 every 5.
+means in NPO: `legacy` does both (the means per answer, not per batch). Its curvature variant is not registered there
+and not here. Zephyr runs, 125 steps: sam lr 5e-6, beta .015, alpha 2.25, rho .01; rs 1e-5, .0125, 2, 1e-4; gp 7.5e-6,
+.04, 1, 10; wa 5.5e-6, .05, 2, from step 100 every 5.
 """
 
 from __future__ import annotations
