@@ -33,4 +33,6 @@ def test_presets_resolve_and_every_field_has_its_source(file, tmp_path):
     plan = load_plan(tmp_path / "plan.yaml", load_catalog())
     assert [arm.stages[0].train.warmup for arm in plan.arms] == [2] * len(names)
     for name in names:  # what nobody has run at its scale is said
-        assert any(name in note for note in plan.notes) == name.endswith(("published", "sam", "rs", "gp", "wa")), name
+        assert any(name in note for note in plan.notes) == name.endswith(
+            ("published", "sam", "rs", "gp", "cr", "wa")
+        ), name

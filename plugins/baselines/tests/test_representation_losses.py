@@ -323,6 +323,27 @@ def test_smoothness_gradients_on_a_quadratic():
     torch.testing.assert_close(Quadratic(smoothness="rs", rho=0.1).found(), HESSIAN @ (w + 0.1 * z))
 
 
+class Quartic(Quadratic):
+    """L = sum w^4 / 4: its Hessian, 3 w^2 on the diagonal, changes along the way."""
+
+    def _gradient(self, forget: Any) -> Any:
+        return {}, {"w": self.w.detach() ** 3}
+
+
+def test_curvature_penalty_on_a_quartic():
+    w = numbers(5, seed=14)
+    g = w**3
+    near = w + 1e-3 * g / g.norm()
+    d = near**3 - g
+    torch.testing.assert_close(
+        Quartic(smoothness="cr", rho=4.0, difference=1e-3).found(),
+        g + 2 * 4.0 * (3 * near**2 - 3 * w**2) * d,
+        rtol=1e-6,
+        atol=1e-8,
+    )
+    torch.testing.assert_close(Quartic(smoothness="cr", rho=4.0, legacy=True).found(), g)
+
+
 def test_principal_directions_span_what_was_put_in():
     basis = torch.linalg.qr(numbers(8, 2, seed=15)).Q.T.float()
     rows = numbers(20, 2, seed=16, dtype=torch.float32) @ basis
