@@ -114,7 +114,7 @@ def test_smooth_npo_runs_both_ways(smoothness, legacy, run, tmp_path):
     assert all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in rows)
 
 
-@pytest.mark.parametrize("name", ["graddiff", "undial", "pdu", "rmu", "npo"])
+@pytest.mark.parametrize("name", ["graddiff", "undial", "pdu", "rmu", "npo", "flat"])
 def test_legacy_forms_run_and_differ(name, run, tmp_path):
     options = {"retain": "kl"} if name in ("graddiff", "npo") else {}
     _, new, _ = run(name, options, tmp_path / "new", steps=2)

@@ -130,6 +130,12 @@ class Formulas:
         places = [(b, t) for b in range(z.shape[0]) for t in range(z.shape[1] - 1)]
         return torch.stack([self.lowered(z[b, t], q[b, t], label.get((b, t), -100), beta) for b, t in places]).mean()
 
+    def chance_everywhere(self, role: str) -> Tensor:
+        """Over all positions but the last of all rows, those that predict no answer token as zeros."""
+        z = self.z[role]
+        found = [log_p(z[b, t])[y].exp() for b, t, y in answers(self.rows[role])]
+        return torch.stack(found).sum() / (z.shape[0] * (z.shape[1] - 1))
+
     def peak_unshifted(self) -> Tensor:
         """The logits at the answer's tokens; a text's first token is one of them."""
         rows = enumerate(self.rows["forget"])
@@ -174,6 +180,11 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
         "flat",
         {"divergence": "js"},
         lambda f: f.widened(lambda e, p: torch.log((1 + torch.exp(-e)) * (1 + torch.exp(-p)) / 4) + p),
+    ),
+    "flat-legacy": (
+        "flat",
+        {"legacy": True},
+        lambda f: -f.chance_everywhere("alternate") + torch.exp(f.chance_everywhere("forget") - 1),
     ),
     "graddiff-kl-legacy": (
         "graddiff",
@@ -257,6 +268,7 @@ PUBLIC: dict[str, tuple[str, dict[str, Any], Any]] = {
     "open-unlearning/compute_wga_loss": ("wga", {}, "forget"),
     "open-unlearning/compute_satimp_loss": ("satimp", {"beta1": 0.5}, "forget"),
     "open-unlearning/compute_batch_ceu": ("ceu", {}, "forget"),
+    "flat/kl of a batch": ("flat", {"legacy": True}, "forget"),
     "open-unlearning/PDU": ("pdu", {"legacy": True, "eps": 0.3}, "forget"),
 }
 
