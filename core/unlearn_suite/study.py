@@ -13,9 +13,9 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from . import __version__
 from .errors import PluginError
-from .plan.model import Arm, DataUse, MetricUse, Model, Plan, Problem, Stage
+from .plan.model import Arm, AttackUse, DataUse, MetricUse, Model, Plan, Problem, Stage
 from .plugins import Entry, blame, load_target
-from .specs import Config
+from .specs import AttackPoint, Config
 
 Json = dict[str, Any]
 Identity = Callable[[Mapping[str, Any]], str]
@@ -48,6 +48,8 @@ class Cell:
     `start`: what the stages begin from, {"from", "control"}: the published model ("original"), one of random weights
     ("random"), or ("start") the model that its "stages" with "seed" make of the roles "data", named by "key".
     "control": the problem itself begins from another one, so this arm only stands beside the others.
+    `attacks`, on the unlearned weights: [{"name", "use", "with", "points", "scores"}], `scores` naming the metric
+    entries that are scored at each of the `points` ({"strength", "at"}).
     """
 
     id: str
@@ -64,6 +66,7 @@ class Cell:
     plugins: dict[str, str]
     summary: Json
     start: Json = field(default_factory=lambda: {"from": "original", "control": False})
+    attacks: list[Json] = field(default_factory=list)
 
     @property
     def folder(self) -> str:
@@ -86,7 +89,8 @@ class Cell:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Cell:
         """The cell of a cell.json. Raises KeyError when a field is missing; ignores unknown ones."""
-        return cls(**{one.name: data[one.name] for one in fields(cls) if one.name != "start" or "start" in data})
+        later = ("start", "attacks")
+        return cls(**{one.name: data[one.name] for one in fields(cls) if one.name not in later or one.name in data})
 
 
 def build_cells(plan: Plan, *, identity: Identity) -> list[Cell]:
@@ -132,8 +136,14 @@ class _Study:
         begun = f"{identity}+{start['key']}" if start else identity
         begin = arm.begin_for(problem)
         metrics = [self._metric(use, begun, sources, seed) for use in problem.metrics]
+        attacks = [use for use in self.plan.attacks if stages and use.applies_to(problem)]
         uses = [use.entry for group in problem.data.values() for use in group]
-        entries = [*uses, *(stage.entry for stage in stages), *(use.entry for use in problem.metrics)]
+        entries = [
+            *uses,
+            *(stage.entry for stage in stages),
+            *(m.entry for m in problem.metrics),
+            *(a.entry for a in attacks),
+        ]
         plugins = {HOST: __version__, **{entry.distribution: entry.version for entry in entries}}
         precision = self.plan.compute.precision
         own = begun if begin == "start" else identity
@@ -148,6 +158,7 @@ class _Study:
             "seed": seed,
             "plugins": plugins,
             **({"start": start["key"] if begin == "start" else begin} if begin != "original" else {}),
+            **({"attacks": [self._attack_identity(use, problem) for use in attacks]} if attacks else {}),
         }
         return Cell(
             id=digest(matter, 10),
@@ -164,6 +175,7 @@ class _Study:
             plugins=dict(sorted(plugins.items())),
             summary={"problem": problem.summary, "source": problem.source, "family": arm.family},
             start={"from": begin, "control": _is_control(arm, problem), **(start if begin == "start" else {})},
+            attacks=[_attack(use, problem) for use in attacks],
         )
 
     def _start(self, problem: Problem, model: str, data: Json, sources: Json) -> Json:
@@ -205,6 +217,9 @@ class _Study:
         kept = {key: value for key, value in train.items() if key not in HARMLESS_TRAIN_KEYS}
         kept["keep"] = kept["keep"] in SAME_KEEP
         return {"use": stage.entry.qualified, "with": self._options(stage.config, self._file), "train": kept}
+
+    def _attack_identity(self, use: AttackUse, problem: Problem) -> Json:
+        return {**_attack(use, problem), "with": self._options(use.config, self._file)}
 
     def _metric(self, use: MetricUse, model: str, sources: Mapping[str, Any], seed: int) -> Json:
         """A metric entry; its key names the base model's scores and is equal only if they are."""
@@ -252,6 +267,37 @@ class _Study:
         if path not in self._files:
             self._files[path] = content_hash(path)
         return self._files[path]
+
+
+def _attack(use: AttackUse, problem: Problem) -> Json:
+    return {
+        "name": use.name,
+        "use": use.entry.qualified,
+        "with": use.config.model_dump(mode="json"),
+        "points": [asdict(point) for point in use.config.points()],
+        "scores": list(use.scored(problem)),
+    }
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """A metric entry that is scored at a point of an attack."""
+
+    attack: str
+    point: AttackPoint
+    metric: str
+
+    @property
+    def name(self) -> str:
+        """What its scores are called."""
+        return f"{self.metric}@{self.attack} {self.point.name}"
+
+
+def attacked(attacks: Sequence[Mapping[str, Any]]) -> Iterator[Attacked]:
+    """All that the `attacks` of a cell score, in the order in which they do."""
+    for attack in attacks:
+        for point in attack["points"]:
+            yield from (Attacked(attack["name"], AttackPoint(**point), metric) for metric in attack["scores"])
 
 
 def _is_control(arm: Arm, problem: Problem) -> bool:
