@@ -14,12 +14,16 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from unlearn_suite import Example, ModelShape, ObjectiveSpec, Requirements
 from unlearn_suite.engine.accounting import FlopCount
+from unlearn_suite.engine.context import StageContext
 from unlearn_suite.engine.loop import StageJob, run_stage
+from unlearn_suite.plan.faults import Faults
+from unlearn_suite.plan.presets import read_presets
 from unlearn_suite.plugins import load_target
 from unlearn_suite.specs import Train
 from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
@@ -41,10 +45,20 @@ reference objectives are explained in [cosine-rmu](../explanation/cosine-rmu.md)
   (never a second copy: see [the rooms](../explanation/rooms.md)).
 - **trains**: share of the parameters, by default (`tensors`, `blocks`, `block` and `width` change it).
 - **cost**: FLOPs of a step over those of one forward pass of the model on one role's batch; counted on a random
-  Llama-like model of 8 blocks with default options, mean of 8 steps.
-- **state**: what a step needs in memory beside the model: for each trained parameter its original value, its gradient
-  and AdamW's two moments (4 x), where AdamW is used, plus the objective's own copies.
+  Llama-like model of 8 blocks with default options, mean of 8 steps, and nothing of the base model kept from step to
+  step (`keep: off`; kept, what reads the base model costs up to one less).
+- **memory**: what a step keeps beside the model, in copies of the trained parameters: their original values and
+  gradients (2 x), AdamW's two moments where it is used (4 x), plus the objective's own state; closed forms have the
+  original values alone (1 x). What is held for a while comes on top: an attacker's weights (and moments in tar),
+  displaced weights in npo-sam.
+
+Options default to the paper's values. Steps, rates and batches default to values for models of about a hundred million
+parameters instead, because the papers train models of one to eight billion: OpenUnlearning's methods (gradient-ascent
+to pdu) with AdamW at 1e-5 (undial 1e-4), effective batch 32, ten epochs (wga and satimp five) on TOFU; others are told
+in their sections, or are presets (`preset: NAME` in a stage).
 """
+
+NO_GRADIENT = ("abliteration", "gloss", "iti")
 
 
 class Services:
@@ -88,15 +102,15 @@ def model_of(arch: str) -> Any:
     return tiny_model(arch, **({"n_layer": BLOCKS} if arch == "gpt2" else {"num_hidden_layers": BLOCKS}))
 
 
-def measure(spec: ObjectiveSpec) -> tuple[float, float]:
-    """(FLOPs of a step over a forward pass, own copies of the trained parameters)."""
+def measure(spec: ObjectiveSpec) -> tuple[float, int, float]:
+    """(FLOPs of a step over a forward pass, copies of the trained parameters: the engine's, the objective's own)."""
     arch = BIASED.get(spec.name, "llama")
     objective = load_target(spec.load)(spec.config())
     with tempfile.TemporaryDirectory() as folder:
         job = StageJob(
             index=0,
             objective=objective,
-            train=Train(steps=STEPS, lr=1e-5, batch=ROWS, length=64),
+            train=Train(steps=STEPS, lr=1e-5, batch=ROWS, length=64, keep="off"),
             required_roles=spec.roles,
             examples=examples(),
             seed=0,
@@ -105,10 +119,12 @@ def measure(spec: ObjectiveSpec) -> tuple[float, float]:
             services=Services(),
             on_step=lambda step, scalars: None,
         )
-        result = run_stage(model_of(arch), tiny_tokenizer(), job)
+        with patch.object(StageContext, "update", autospec=True, side_effect=StageContext.update) as update:
+            result = run_stage(model_of(arch), tiny_tokenizer(), job)
     trained = sum(t.numel() for t in result.original.values())
     own = sum(t.numel() for v in objective.state_dict().values() if isinstance(v, dict) for t in v.values())
-    return (result.cost.flops or 0) / STEPS / forward_flops(arch), own / trained
+    engines = 4 if update.called else 1 if spec.name in NO_GRADIENT else 2
+    return (result.cost.flops or 0) / STEPS / forward_flops(arch), engines, own / trained
 
 
 def row(spec: ObjectiveSpec) -> str:
@@ -119,8 +135,8 @@ def row(spec: ObjectiveSpec) -> str:
     reads += ["base"] if needs.reference else []
     sizes = {name: torch.Size(size).numel() for name, size in shape.tensors.items()}
     share = sum(sizes[name] for name in needs.trainable) / sum(sizes.values())
-    cost, own = measure(spec)
-    state = f"4 x {share:.0%}" + (f" + {own:.0f} x {share:.0%}" if own >= 0.5 else "")
+    cost, engines, own = measure(spec)
+    state = f"{engines} x {share:.0%}" + (f" + {own:.0f} x {share:.0%}" if own >= 0.5 else "")
     cells = [f"[{spec.name}](#{spec.name})", spec.fidelity, ", ".join(reads), f"{share:.0%}", f"{cost:.1f}", state]
     return f"| {' | '.join(cells)} |"
 
@@ -130,11 +146,13 @@ def section(card: Any) -> str:
     body = "\n\n".join(f"```\n{inspect.cleandoc(part)}\n```" if part.startswith("    ") else part for part in rest)
     spec = card.SPEC
     defaults = ", ".join(f"{key} {value}" for key, value in spec.train.items())
-    return f"## {spec.name}\n\n{title}\n\n{body}\n\nPaper: {spec.paper}. Trains by default with {defaults}.\n"
+    said = f"Paper: {spec.paper}. Data: {', '.join(spec.roles)}. Trains by default with {defaults}."
+    presets = ", ".join(f"`{name}`" for name in read_presets(spec, Faults()))
+    return f"## {spec.name}\n\n{title}\n\n{body}\n\n{said}" + (f" Presets: {presets}." if presets else "") + "\n"
 
 
 def main() -> None:
-    table = ["| objective | fidelity | reads | trains | cost | state |", "| --- | --- | --- | --- | --- | --- |"]
+    table = ["| objective | fidelity | reads | trains | cost | memory |", "| --- | --- | --- | --- | --- | --- |"]
     table += [row(card.SPEC) for card in CARDS]
     text = "\n".join([HEAD, *table, "", *(section(card) for card in CARDS)])
     (Path(__file__).parent / "objectives.md").write_text(text.rstrip() + "\n", encoding="utf-8")

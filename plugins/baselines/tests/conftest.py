@@ -39,11 +39,11 @@ def wave(*shape: int, phase: float, scale: float = 2.0) -> torch.Tensor:
     return (scale * torch.sin(phase + 0.7 * k) + 0.5 * torch.cos(1.3 * k + phase * k / count)).reshape(shape)
 
 
-def make_batch(role: str) -> Batch:
-    rows = [
+def make_batch(role: str, rows: slice = slice(None)) -> Batch:
+    made = [
         Encoded(Example(f"{role}-{i}", "x", group=f"g{i % 2}"), tuple(ids), n) for i, (ids, n) in enumerate(ROWS[role])
     ]
-    return collate(rows, PAD_AND_EOS)
+    return collate(made[rows], PAD_AND_EOS)
 
 
 class GivenView:
@@ -77,7 +77,10 @@ class GivenView:
 
 @pytest.fixture
 def toy() -> Any:
-    """`toy(dtype)`: batches, leaf tensors by name, and a context whose views give them back."""
+    """`toy(dtype)`: batches, leaf tensors by name, and a context whose views give them back.
+
+    `row(role, n)` is one row as a batch of its own; from then on the views answer with that row alone.
+    """
 
     def make(dtype: torch.dtype = torch.float32) -> SimpleNamespace:
         batches = {role: make_batch(role) for role in ROWS}
@@ -88,15 +91,25 @@ def toy() -> Any:
         h = {r: wave(BLOCKS, *shapes[r], WIDTH, phase=phases[r] + 0.1).to(dtype).requires_grad_() for r in ROWS}
         h0 = {r: wave(BLOCKS, *shapes[r], WIDTH, phase=phases[r] + 0.5).to(dtype) for r in ROWS}
         ctx = SimpleNamespace(
-            policy=GivenView(logits, h),
-            reference=GivenView(base, h0),
+            policy=GivenView(dict(logits), dict(h)),
+            reference=GivenView(dict(base), dict(h0)),
             step_index=3,
             train=SimpleNamespace(steps=10, batch=3),
             generator=torch.Generator().manual_seed(0),
             device=torch.device("cpu"),
             shape=SimpleNamespace(n_blocks=BLOCKS, hidden_size=WIDTH),
         )
-        return SimpleNamespace(batches=batches, logits=logits, base=base, hidden=h, base_hidden=h0, ctx=ctx, rows=ROWS)
+
+        def row(role: str, n: int) -> Batch:
+            only, width = slice(n, n + 1), len(ROWS[role][n][0])
+            for view in (ctx.policy, ctx.reference):
+                view.by_role[role] = view.by_role[role][only, :width]
+                view.hidden_by_role[role] = view.hidden_by_role[role][:, only, :width]
+            return make_batch(role, only)
+
+        return SimpleNamespace(
+            batches=batches, logits=logits, base=base, hidden=h, base_hidden=h0, ctx=ctx, rows=ROWS, row=row
+        )
 
     return make
 
@@ -139,6 +152,7 @@ def run_stage_of(
     *,
     arch: str = "llama",
     stop_after: int | None = None,
+    given: dict[str, list[Example]] | None = None,
     **train: Any,
 ) -> tuple[Any, list[dict[str, float]], Any]:
     """One stage on a tiny model: (model, scalars of each step, result)."""
@@ -150,7 +164,7 @@ def run_stage_of(
         objective=load_target(spec.load)(spec.config(**options)),
         train=Train(**{"steps": STEPS, "lr": 1e-3, "batch": 4, "length": 32, "save_every": 2, **train}),
         required_roles=spec.roles,
-        examples=examples(),
+        examples=given or examples(),
         seed=0,
         artifacts=folder / "a",
         checkpoints=folder / "c",

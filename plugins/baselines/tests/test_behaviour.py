@@ -108,13 +108,13 @@ def test_averaged_weights_are_the_mean_of_the_late_ones(run, tmp_path):
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize("smoothness", ["sam", "gp"])
+@pytest.mark.parametrize("smoothness", ["sam", "gp", "cr"])
 def test_smooth_npo_runs_both_ways(smoothness, legacy, run, tmp_path):
     _, rows, _ = run("npo-sam", {"smoothness": smoothness, "legacy": legacy, "retain": "kl"}, tmp_path, steps=2)
     assert all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in rows)
 
 
-@pytest.mark.parametrize("name", ["graddiff", "undial", "pdu", "rmu", "npo"])
+@pytest.mark.parametrize("name", ["graddiff", "undial", "pdu", "rmu", "npo", "flat"])
 def test_legacy_forms_run_and_differ(name, run, tmp_path):
     options = {"retain": "kl"} if name in ("graddiff", "npo") else {}
     _, new, _ = run(name, options, tmp_path / "new", steps=2)

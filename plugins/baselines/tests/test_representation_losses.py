@@ -12,11 +12,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from unlearn_suite import losses
 from unlearn_suite.plugins import load_target
 from unlearn_suite_baselines.cards import CARDS
-from unlearn_suite_baselines.methods import cir, circuit_breakers, directions, elm, mudman, repnoise, repselect, tar
+from unlearn_suite_baselines.methods import (
+    cir,
+    circuit_breakers,
+    directions,
+    elm,
+    lat_rmu,
+    mudman,
+    repnoise,
+    repselect,
+    tar,
+    whp,
+)
 from unlearn_suite_baselines.methods.npo_sam import NpoSam
-from unlearn_suite_baselines.methods.random_mapping import TokenVectors
+from unlearn_suite_baselines.methods.random_mapping import TokenVectors, mapped
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 SPECS = {card.SPEC.name: card.SPEC for card in CARDS}
@@ -91,8 +103,8 @@ CASES: dict[str, tuple[dict[str, Any], Any]] = {
     "rmu": ({}, lambda f: f.rmu(TARGETS, 1200.0)),
     "adaptive-rmu": ({"alpha": 7.0}, lambda f: f.rmu(TARGETS, 7.0)),
     "circuit-breakers": (
-        {"targets": (1, 2)},
-        lambda f: 10 * (S / 2) * f.held([0, 1, 2, 3]) + 10 * (1 - S / 2) * f.rerouting([1, 2]),
+        {"targets": (1, 2), "retain_weight": 0.5},
+        lambda f: 0.5 * 10 * (S / 2) * f.held([0, 1, 2, 3]) + 10 * (1 - S / 2) * f.rerouting([1, 2]),
     ),
     "orth-circuit-breakers": (
         {"targets": (0, 2)},
@@ -161,6 +173,63 @@ def test_unlearning_losses_of_mudman_and_tar_equal_the_public_code():
     torch.testing.assert_close(
         mudman.UNLEARN["neg_cross_entropy"](logits, labels).double(), log_p, rtol=1e-5, atol=1e-6
     )
+
+
+def test_one_row_of_steering_and_mapping_equals_the_public_code(toy):
+    """One row, because OpenUnlearning averages rows first, and TAR averages over padding."""
+    given = toy()
+    f = given.row("forget", 2)
+    h = given.ctx.policy.hidden(f, [1])[1]
+    steered = f.mean(losses.squared_error(h, TARGETS["g0"])).detach()
+    assert float(steered) == pytest.approx(GOLDEN["open-unlearning/RMU.compute_activation_loss"]["value"], rel=1e-5)
+    turned = mapped(given.ctx, f, TokenVectors(6, 0)).detach()
+    assert float(turned) == pytest.approx(GOLDEN["tamper-resistance/random_vector_cosine_obj"]["value"], rel=1e-5)
+
+
+def test_orthogonal_circuit_breakers_equal_the_public_code(toy):
+    """Its attention mask without first tokens, its retain weight 0 (it counts padding as zeros there)."""
+    given = toy()
+    made = load_target(SPECS["orth-circuit-breakers"].load)(
+        SPECS["orth-circuit-breakers"].config(targets=(0, 2), retain=0.0)
+    )
+    made.ctx, made.targets, made.held = given.ctx, [0, 2], [0, 2]
+    ours = float(made.loss(given.batches).total().detach())
+    assert ours == pytest.approx(GOLDEN["EleutherAI-unlearn/RRTrainer.compute_loss"]["value"], rel=1e-5)
+
+
+def test_broken_alignment_equals_the_public_code(toy):
+    given = toy()
+    f = given.batches["forget"]
+    base = given.base_hidden["forget"][0]
+    length = float(f.mean(base.norm(dim=-1)))
+    ours = f.mean(cir.aligned(given.hidden["forget"][0].detach(), base, length))
+    assert float(ours) == pytest.approx(GOLDEN["filyp-unlearning/mlp_confuse"]["value"], rel=1e-5)
+
+
+def test_latent_perturbations_are_clipped_as_in_the_public_code():
+    golden = torch.tensor(GOLDEN["latent-adversarial-training/GDAdversary.clip_attack"]["value"])
+    ours = lat_rmu.clipped(numbers(2, 3, 6, seed=24, dtype=torch.float32), 2.0)
+    torch.testing.assert_close(ours, golden, rtol=1e-5, atol=1e-6)
+
+
+def test_generic_logits_equal_the_public_code():
+    base, reinforced = (numbers(4, 9, seed=s, dtype=torch.float32) for s in (22, 23))
+    golden = torch.tensor(GOLDEN["muse_bench/WHPModelForCausalLM.forward"]["value"])
+    torch.testing.assert_close(whp.generic(base, reinforced, 1.0), golden, rtol=1e-5, atol=1e-6)
+
+
+def test_a_removed_direction_equals_the_public_code():
+    w, r = numbers(5, 4, seed=20, dtype=torch.float32), numbers(4, seed=21, dtype=torch.float32)
+    golden = torch.tensor(GOLDEN["refusal_direction/get_orthogonalized_matrix"]["value"])
+    torch.testing.assert_close(directions.without(w, (r / r.norm())[:, None], 1.0), golden, rtol=1e-5, atol=1e-6)
+
+
+def test_elm_targets_equal_the_public_code():
+    """Temperature 1.2, which divides the logits before the softmax."""
+    plain, expert, novice = ((numbers(5, 12, seed=s) / 1.2).log_softmax(1) for s in (6, 7, 8))
+    ids, probs = elm.erased(plain.float(), expert.float(), novice.float(), (1.0, 3.0), 4)
+    golden = torch.tensor(GOLDEN["erasing-llm/get_edit_vector"]["value"])
+    torch.testing.assert_close(torch.zeros(5, 12).scatter(1, ids, probs), golden, rtol=1e-4, atol=1e-6)
 
 
 def test_elm_targets_equal_the_equation():
@@ -254,6 +323,27 @@ def test_smoothness_gradients_on_a_quadratic():
     generator = torch.Generator().manual_seed(0)
     z = torch.stack([torch.randn(5, generator=generator).double() for _ in range(3)]).mean(0)
     torch.testing.assert_close(Quadratic(smoothness="rs", rho=0.1).found(), HESSIAN @ (w + 0.1 * z))
+
+
+class Quartic(Quadratic):
+    """L = sum w^4 / 4: its Hessian, 3 w^2 on the diagonal, changes along the way."""
+
+    def _gradient(self, forget: Any) -> Any:
+        return {}, {"w": self.w.detach() ** 3}
+
+
+def test_curvature_penalty_on_a_quartic():
+    w = numbers(5, seed=14)
+    g = w**3
+    near = w + 1e-3 * g / g.norm()
+    d = near**3 - g
+    torch.testing.assert_close(
+        Quartic(smoothness="cr", rho=4.0, difference=1e-3).found(),
+        g + 2 * 4.0 * (3 * near**2 - 3 * w**2) * d,
+        rtol=1e-6,
+        atol=1e-8,
+    )
+    torch.testing.assert_close(Quartic(smoothness="cr", rho=4.0, legacy=True).found(), g)
 
 
 def test_principal_directions_span_what_was_put_in():

@@ -3,10 +3,11 @@
     L = mean_{l, t} relu(<o_l, o_l^base>) / (mean_t |o_l^base|)^2,   dW <- (I - U U^T) dW (I - V V^T)
 
 o_l: output of block l's MLP. V, U: top principal components of the inputs of each trained matrix, and of the gradients
-of its outputs, on forget text. The loss also falls when o shrinks. Public code (filyp/open-unlearning) updates the
-components every epoch and scales them down softly; here they are computed once, on the base model, and removed. The
-mean length |o_l^base| is one of the same forget texts, so that a batch may be cut. The published optimizer is not
-known to us: AdamW here, which turns the collapsed update a little.
+of its outputs, on forget text. The loss also falls when o shrinks. Public code (filyp/unlearning) computes means and
+components anew every epoch, removes them, and moves the weights along the collapsed gradient by a fixed length
+(`rate`); a later form (filyp/open-unlearning) scales components down softly. Here the components and the mean length
+|o_l^base| are computed once, on the base model and the same forget texts, not centred, so that a batch may be cut;
+without `rate` AdamW takes the steps, which turns the collapsed update a little.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class CirConfig(Trains):
     """principal components that are removed on each side"""
     texts: int = Field(32, ge=2)
     """forget texts that the components and the mean lengths are computed from"""
+    rate: float | None = Field(None, gt=0)
+    """length of each step, all trained weights together (none: the stage's optimizer)"""
     alpha: float = Field(0.0, ge=0)
     """weight of a next-token loss on retain text (0: none, as published)"""
 

@@ -4,10 +4,10 @@
     L = a s L_r + a (1 - s) L_cb,   s = step / (2 steps)
 
 The paper's targets are outputs of blocks 9 and 19 of 32; it trains LoRA (rank 16, alpha 16) on all matrices of the
-blocks up to there: add `lora: {rank: 16, alpha: 16}` to the stage, or leave it out to train the matrices
-themselves. Public code counts padded positions of L_r as zeros in the mean, and takes hidden states with the
-embeddings and the last one after the final norm; here all blocks' outputs, over real tokens. `retain_at: targets`
-reads nothing above the targets.
+blocks up to there: add `lora: {rank: 16, alpha: 16}` to the stage, or leave it out to train the matrices themselves.
+It takes 150 steps of 16 with lr 1e-4. Public code counts padded positions of L_r as zeros in the mean, and takes
+hidden states with the embeddings and the last one after the final norm; here all blocks' outputs, over real tokens.
+`retain_at: targets` reads nothing above the targets.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ class CircuitBreakersConfig(ReroutingConfig):
 
     alpha: float = Field(10.0, gt=0)
     """a: overall weight, shared between the two losses by the schedule"""
+    retain_weight: float = Field(1.0, ge=0)
+    """further weight of L_r (1 as published; its gradient does not depend on the activations' norm, that of L_cb falls
+    with it: where norms are above 100, as SmolLM2's, the published weight lets nothing be rerouted)"""
     retain_at: Literal["all", "targets"] = "all"
     """blocks at which retain activations are held"""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -37,7 +38,10 @@ class Retains(Trains):
 def method(
     name: str, summary: str, target: str, config: type[Config], paper: str, fidelity: Fidelity, **more: Any
 ) -> ObjectiveSpec:
-    """A spec whose `target` is "module:Class" below this plugin's `methods`."""
+    """A spec whose `target` is "module:Class" below this plugin's `methods`; presets/NAME.yaml is found by itself."""
+    presets = f"presets/{name}.yaml"
+    if (Path(__file__).parents[1] / presets).is_file():
+        more = {"presets": f"unlearn_suite_baselines:{presets}", **more}
     return ObjectiveSpec(
         name=name,
         summary=summary,

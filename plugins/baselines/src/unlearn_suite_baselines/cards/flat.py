@@ -6,7 +6,8 @@
                  Pearson  -P_e + P_f^2 / 4 + P_f     JS  log(1 + e^-P_e) + P_f + log(1 + e^-P_f) - 2 log 2
 
 Per example, then averaged; public code (UCSC-REAL/FLAT) averages P over the batch first, and over prompt and padding
-positions as zeros. Its template answers are TOFU's refusals, here `refusals`; text without a prompt is cut in two.
+positions as zeros, so that long prompts and padding weaken it (`legacy`, on each micro-batch). Its template answers are
+TOFU's refusals, here `refusals`; text without a prompt is cut in two.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class FlatConfig(Trains):
 
     divergence: Literal["kl", "tv", "js", "pearson"] = "kl"
     """which f-divergence"""
+    legacy: bool = False
+    """one P for all answers of a (micro-)batch, prompts and padding as zeros in its mean, as the public code does"""
     refusals: tuple[str, ...] = Field(REFUSALS, min_length=1)
     """template answers; each forget example keeps one of them"""
     prompt_share: float = Field(0.5, gt=0, lt=1)

@@ -5,7 +5,8 @@
 The residual stream before block l is perturbed (for pre-norm models that is the same as perturbing the MLP's output of
 block l-1). AdamW ascent of `attack_steps` steps, projected token by token, then `updates` RMU steps on the same batch.
 Public code (aengusl/latent-adversarial-training) also perturbs retain text with an "away" loss of equal weight and
-draws a control vector per batch; here only forget text is attacked and u is fixed.
+draws a control vector per batch; here only forget text is attacked and u is fixed. It steers block 8 of 32 and attacks
+the MLP of block 7, with lr 5e-5 for 200 batches; here the steered block is RMU's.
 """
 
 from __future__ import annotations

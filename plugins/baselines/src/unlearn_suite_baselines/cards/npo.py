@@ -3,7 +3,8 @@
     L_f = -(2 / beta) mean_x log sigmoid(-beta (log p(y|x) - log p_base(y|x))),   L = gamma L_f + alpha L_retain
 
 log p(y|x) is summed over the answer's tokens. Public code: OpenUnlearning `NPO`, the same. MUSE's and Unlearn-Smooth's
-code take token means or raw logits instead: `per_token` gives the mean form.
+code take token means or raw logits instead: `per_token` gives the mean form, per answer (Unlearn-Smooth's mean is over
+all tokens of a batch, before the sigmoid).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class NpoConfig(Retains):
     beta: float = Field(0.1, gt=0)
     """inverse temperature, per nat"""
     per_token: bool = False
-    """divide each log-ratio by the number of answer tokens (the code of Unlearn-Smooth)"""
+    """divide each log-ratio by the number of answer tokens (Unlearn-Smooth, of one answer)"""
 
 
 SPEC = method(

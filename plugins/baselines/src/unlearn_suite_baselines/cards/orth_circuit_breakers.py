@@ -4,7 +4,8 @@
     L = 2 s L_r + 23 (1 - s / 4) L_cb + 10 s L_orth,   s = step / steps
 
 L_cb and L_r as for circuit breakers, both at the targets. Public code: EleutherAI/unlearn. Pairs are taken inside a
-(micro-)batch. The public default is every block; here every sixth of the depth (Casper et al. take every fifth
+(micro-)batch. There padded positions count as zeros in the mean of L_r, and first tokens count everywhere; it trains
+LoRA with lr 1e-3. The public default is every block; here every sixth of the depth (Casper et al. take every fifth
 block), for cost.
 """
 

@@ -2,13 +2,13 @@
 
     L = mean_t |h_l(x_f) - c u_k|^2 / D + alpha mean_t |h_l(x_r) - h_l^base(x_r)|^2 / D
 
-u_k: a unit vector per topic k (the example's group), drawn once. Defaults are those of the released Zephyr run (c
-6.5, alpha 1200, block 7 of 32, the MLP output matrices of blocks 5 to 7). Public code (centerforaisafety/wmdp)
-averages over padding too (`legacy`), draws u from the positive orthant (`rand_pos`), picks tensors by position,
-takes one topic per batch (here topics may mix in a batch, each with its own u), and trains in bf16 with lr 5e-5. On
-SmolLM2-135M the mean norm at block 7 is 122, so that c 6.5 shrinks activations; `adaptive-rmu` measures it.
-`rna_noise` adds Gaussian noise to the retain target (RNA, arXiv:2501.19202; its scale at this model is not known:
-an option, off).
+u_k: a unit vector per topic k (the example's group), drawn once. Defaults are those of the released Zephyr run (c 6.5,
+alpha 1200, block 7 of 32, the MLP output matrices of blocks 5 to 7). Public code (centerforaisafety/wmdp) averages
+over padding too (`legacy`), draws u from the positive orthant (`rand_pos`), picks tensors by position, takes one topic
+per batch (here topics may mix in a batch, each with its own u), and trains in bf16 with lr 5e-5 for 150 batches of 4.
+OpenUnlearning averages each text first, over its labels alone, with c 2 and alpha 1. On SmolLM2-135M the mean norm at
+block 7 is 122, so that c 6.5 shrinks activations; `adaptive-rmu` measures it. `rna_noise` adds Gaussian noise to the
+retain target (RNA, arXiv:2501.19202; its scale at this model is not known: an option, off).
 """
 
 from __future__ import annotations

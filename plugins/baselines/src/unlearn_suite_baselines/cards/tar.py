@@ -4,8 +4,9 @@
 
 theta_k: weights after k AdamW steps of an attacker (k = every fourth), first order. The attacker trains on forget
 text, or (share `switch`) on retain text until a Beta(6, 3) share of its steps and then on forget text. Forget units
-are halved between attacker and x_TR. Public code: rishub-tamirisa/tamper-resistance, 750 outer and 64 inner steps
-on 8 GPUs, other attack corpora, max-entropy loss (its DPO option and its loss bound are not here).
+are halved between attacker and x_TR; H is the mean entropy over prompts and responses. Public code:
+rishub-tamirisa/tamper-resistance, 750 outer steps of 8 with lr 2e-5 and 64 inner steps on 8 GPUs, other attack
+corpora, max-entropy loss (its DPO option and its loss bound are not here).
 """
 
 from __future__ import annotations

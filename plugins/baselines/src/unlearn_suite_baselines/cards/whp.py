@@ -2,10 +2,10 @@
 
     z_generic = z_base - a relu(z_reinforced - z_base),   L = CE(argmax z_generic, p(. | x_f))
 
-A first share of the steps trains a reinforced model on forget text; labels are then made once, the weights go back
-to the base model's, and the rest of the steps trains on the labels. Simplified: the paper also replaces anchor
-terms from a dictionary made with GPT-4, which is left out. MUSE's version combines logits at inference and trains
-nothing.
+A first share of the steps trains a reinforced model on forget text; labels are then made once, the weights go back to
+the base model's, and the rest of the steps trains on the labels. Simplified: the paper also replaces anchor terms from
+a dictionary made with GPT-4, which is left out. Its a is not known to us: 1 is MUSE's, whose version combines the same
+logits at inference and trains nothing.
 """
 
 from __future__ import annotations

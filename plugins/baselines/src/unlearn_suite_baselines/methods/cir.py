@@ -99,7 +99,18 @@ class Cir(LossObjective[CirConfig]):
             p = self.ctx.trainable[name]
             if p.grad is not None:
                 p.grad = collapsed(p.grad, v, u, spy.is_transposed(self.ctx, name))
-        return {**scalars, **self.ctx.update()}
+        return {**scalars, **(self.ctx.update() if self.config.rate is None else self._move(self.config.rate))}
+
+    @torch.no_grad()
+    def _move(self, length: float) -> Scalars:
+        """A step of this length along the gradient, which is empty afterwards."""
+        moved = [(p, p.grad) for p in self.ctx.trainable.values() if p.grad is not None]
+        norm = float(self.ctx.global_norm([g for _, g in moved]))
+        for p, g in moved:
+            p.sub_(g, alpha=length / max(norm, 1e-12))
+            p.grad = None
+        self.ctx.policy.clear()
+        return {"grad_norm": norm}
 
 
 def aligned(o: Tensor, base: Tensor, length: float) -> Tensor:

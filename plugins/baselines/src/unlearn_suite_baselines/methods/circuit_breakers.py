@@ -63,7 +63,7 @@ class CircuitBreakers(Rerouting[CircuitBreakersConfig]):
         h = self.ctx.policy.hidden(batch["forget"], self.targets)
         return Loss(
             {"forget": self.rerouted(batch["forget"], h), "retain": self.held_still(batch["retain"])},
-            {"forget": self.config.alpha * (1 - s), "retain": self.config.alpha * s},
+            {"forget": self.config.alpha * (1 - s), "retain": self.config.alpha * s * self.config.retain_weight},
         )
 
 

@@ -60,9 +60,8 @@ class Removal(Objective[C]):
         for name, p in self.ctx.trainable.items():
             rows = self._is_embedding(name) or spy.is_transposed(self.ctx, name)
             w = p.float() if rows else p.float().T  # [..., D]: the residual stream last
-            part = (w @ v) @ v.T
-            removed += float(part.square().sum())
-            edited = w - self.config.strength * part
+            edited = without(w, v, self.config.strength)
+            removed += float((w - edited).square().sum())
             p.copy_(edited if rows else edited.T)
         self.ctx.policy.clear()
         return removed**0.5
@@ -121,6 +120,11 @@ class Gloss(Removal[GlossConfig]):
         stacked = torch.cat([principal(forget[n] - retain[n].mean(0), c.per_block) for n in names])
         v = principal(stacked, c.rank).T
         return [v[:, : k + 1] for k in range(v.shape[1])]
+
+
+def without(w: Tensor, v: Tensor, strength: float) -> Tensor:
+    """[..., D]: rows without `strength` of their part in the span of v [D, k], which is orthonormal."""
+    return w - strength * (w @ v) @ v.T
 
 
 def principal(x: Tensor, count: int) -> Tensor:

@@ -23,6 +23,8 @@ class Flat(TokenObjective[FlatConfig]):
     def setup(self, ctx: StageContext) -> None:
         super().setup(ctx)
         c = self.config
+        if c.legacy:
+            ctx.require_one_device("flat with `legacy` averages over the answers of a batch")
         self.pairs = Pairs(ctx, lambda e: [against(e, c.prompt_share, pick(e.id, c.refusals))])
 
     def loss(self, batch: Mapping[str, Batch]) -> Loss:
@@ -31,9 +33,11 @@ class Flat(TokenObjective[FlatConfig]):
         return Loss({"forget": f.mean_examples(DIVERGENCE[self.config.divergence](wanted, unwanted))})
 
     def _probability(self, batch: Batch) -> Tensor:
-        """[B]: mean probability of the answer's tokens."""
-        p = self.ctx.policy.token_logprobs(batch, "response").exp()
-        return batch.sum_per_example(p) / lengths(batch)
+        """[B]: mean probability of the answer's tokens; `legacy`: the mean over all positions of all rows, B times."""
+        p = batch.sum_per_example(self.ctx.policy.token_logprobs(batch, "response").exp())
+        if not self.config.legacy:
+            return p / lengths(batch)
+        return (p.mean() / (batch.input_ids.shape[1] - 1)).expand_as(p)
 
 
 DIVERGENCE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {

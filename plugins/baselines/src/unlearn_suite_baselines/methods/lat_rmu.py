@@ -57,5 +57,10 @@ class LatRmu(Steering[LatRmuConfig]):
             (delta.grad,) = torch.autograd.grad(nll(policy, policy.with_hidden(batch, below, h + delta)), [delta])
             optimizer.step()
             with torch.no_grad():
-                delta.mul_((c.epsilon / delta.norm(dim=-1, keepdim=True).clamp_min(1e-12)).clamp_max(1.0))
+                delta.copy_(clipped(delta, c.epsilon))
         return delta.detach()
+
+
+def clipped(delta: Tensor, epsilon: float) -> Tensor:
+    """[..., D]: every token's perturbation at length `epsilon` at most."""
+    return delta * (epsilon / delta.norm(dim=-1, keepdim=True).clamp_min(1e-12)).clamp_max(1.0)

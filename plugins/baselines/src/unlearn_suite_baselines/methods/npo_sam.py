@@ -60,13 +60,29 @@ class NpoSam(Objective[NpoSamConfig]):
         return mean
 
     def _gp(self, forget: Mapping[str, Batch], g: Named) -> Named:
-        """grad (L + rho |g|) = g + rho H g / |g|; the Hessian product by a difference of gradients."""
+        """grad (L + rho |g|) = g + rho H g / |g|."""
+        if self.config.legacy:
+            return g
+        rate, product = self.config.rho / self._norm(g), self._product(forget, g, g)
+        return {name: x + rate * product[name] for name, x in g.items()}
+
+    def _cr(self, forget: Mapping[str, Batch], g: Named) -> Named:
+        """grad (L + rho |d|^2) = g + 2 rho (H' d - H d), d = g' - g, primes a small step along g away."""
         if self.config.legacy:
             return g
         with self._moved(g, self.config.difference / self._norm(g)):
             ahead = self._gradient(forget)[1]
-        rate = self.config.rho / self.config.difference
-        return {name: x + rate * (ahead[name] - x) for name, x in g.items()}
+            d = {name: ahead[name] - x for name, x in g.items()}
+            there = self._product(forget, ahead, d)
+        here = self._product(forget, g, d)
+        return {name: x + 2 * self.config.rho * (there[name] - here[name]) for name, x in g.items()}
+
+    def _product(self, forget: Mapping[str, Batch], g: Named, d: Named) -> Named:
+        """The Hessian at these weights, whose gradient is `g`, times `d`: by a difference of gradients along d."""
+        size = self.config.difference / self._norm(d)
+        with self._moved(d, size):
+            ahead = self._gradient(forget)[1]
+        return {name: (ahead[name] - x) / size for name, x in g.items()}
 
     def _wa(self, forget: Mapping[str, Batch], g: Named) -> Named:
         return g

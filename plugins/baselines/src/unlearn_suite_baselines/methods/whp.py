@@ -47,13 +47,12 @@ class Whp(TokenObjective[WhpConfig]):
     def _make_labels(self) -> None:
         """{example id: generic labels [n] of its response tokens}."""
 
-        def generic(base: Tensor, _: Tensor, reinforced: Tensor) -> Tensor:
-            up = (reinforced.float() - base.float()).clamp_min(0.0)
-            return (base.float() - self.config.scale * up).argmax(dim=1).float()  # exact below 2^24 tokens
+        def choice(base: Tensor, _: Tensor, reinforced: Tensor) -> Tensor:
+            return generic(base, reinforced, self.config.scale).argmax(dim=1).float()  # exact below 2^24 tokens
 
         for batch in self.ctx.roles["forget"].chunks(LABEL_BATCH):
             moved = batch.to(self.ctx.device)
-            found = self.ctx.reference.per_token(moved, generic, "response", against=self.ctx.policy)
+            found = self.ctx.reference.per_token(moved, choice, "response", against=self.ctx.policy)
             mask = moved.mask("response")
             for row, example in enumerate(moved.examples):
                 self.labels[example.id] = found[row, mask[row]].long().cpu()
@@ -69,6 +68,11 @@ class Whp(TokenObjective[WhpConfig]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.labels = dict(state["labels"])
+
+
+def generic(base: Tensor, reinforced: Tensor, scale: float) -> Tensor:
+    """[N, V]: base logits, lowered where the reinforced model raises them."""
+    return base.float() - scale * (reinforced.float() - base.float()).clamp_min(0.0)
 
 
 def to_given(logits: Tensor, _: Tensor, labels: Tensor) -> Tensor:
