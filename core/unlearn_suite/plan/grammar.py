@@ -178,9 +178,9 @@ class ProblemUseWords(Config):
     options: dict[str, Any] | None = Field(default=None, alias="with")
     """what its `parameters` ask for (`unlearn-suite plugins show NAME`)"""
     data: dict[str, Any] | None = None
-    """changes to its data roles, merged deeply; further roles"""
+    """changes to its data roles, merged deeply; further roles; null drops a role"""
     metrics: dict[str, Any] | None = None
-    """changes to its metric entries, by their names"""
+    """changes to its metric entries, by their names; further entries; null drops an entry"""
     changes: dict[str, Any] | None = Field(default=None, alias="set")
     """changes to the stages it brings, such as `start.0.steps: 100` (also `default`, `oracle`; stages count from 0)"""
 

@@ -113,6 +113,8 @@ class Problem:
     default: tuple[Stage, ...] | None
     start: tuple[Stage, ...] = ()
     oracle: tuple[Stage, ...] | None = None
+    dropped: Mapping[str, Mark] = field(default_factory=dict, compare=False)
+    """data roles that the plan dropped, and where"""
 
 
 @dataclass(frozen=True)

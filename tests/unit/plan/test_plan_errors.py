@@ -191,6 +191,14 @@ def test_labels_become_folder_names(said: Said, name: str) -> None:
          "(did you mean 'forget'?)"),
         ("{use: everyday, metrics: {recall: {want: lowest}}}", "2:53: 'want': expected 'lower', 'higher', 'keep' or "
          "'watch', found the text 'lowest' (did you mean 'lower'?)"),
+        ("{use: everyday, metrics: {recal: null}}", "2:38: problem 'everyday' has no metric entry 'recal' to drop (did "
+         "you mean 'recall'?)"),
+        ("{use: everyday, data: {forgte: null}}", "2:35: problem 'everyday' has no data role 'forgte' to drop (did you "
+         "mean 'forget'?)"),
+        ("{use: everyday, data: {forget: null}}", "2:35: data role 'forget' cannot be dropped: metric entry 'recall' "
+         "reads it (drop that entry as well, as in metrics: {recall: null}, or give it another role)"),
+        ("{use: everyday, metrics: {extra: {use: both, with: {of: [recall]}}, recall: null}}", "2:80: 'recall' cannot "
+         "be dropped: 'extra' combines it (drop 'extra' as well, or change its `of`)"),
         ("{use: everyday, metrics: {recall: 3}}", "2:46: 'recall': expected a mapping, found 3"),
         ("{name: mine, data: {forget: {use: toy}}, metrics: [cloze]}", "2:63: metric 'cloze' needs `data`, a role of "
          "problem 'mine' (its roles: forget)"),
@@ -228,6 +236,21 @@ def test_problems(said: Said, problem: str, line: str) -> None:
 def test_expect(said: Said, gate: str, line: str) -> None:
     (found,) = said(f"{HEAD}expect:\n  - {gate}\n")
     assert found.startswith("plan.yaml:" + line.replace("item 1 of 'expect': ", ""))
+
+
+def test_expect_of_a_dropped_entry(said: Said) -> None:
+    plan = "plan: 1\nproblems: [{use: everyday, metrics: {sampled: null}}]\narms: {base: {stages: []}}\nexpect:\n"
+    (found,) = said(plan + "  - {problem: everyday, arm: base, metric: sampled, below: 1}\n")
+    assert found == "plan.yaml:5:44: there is no metric entry 'sampled' (there are: recall)"
+
+
+def test_a_dropped_role_that_an_objective_reads(said: Said) -> None:
+    problem = "{use: everyday, data: {retain: null}, metrics: {sampled: null}}"
+    (found,) = said(f"plan: 1\nproblems: [{problem}]\n")
+    assert found == (
+        "plan.yaml:2:35: 'rmu' needs the data role 'retain', which problem 'everyday' lacks (problem 'everyday' has: "
+        "forget)"
+    )
 
 
 def test_a_wrong_fragment_is_told_at_its_own_place(said: Said, tmp_path: Path) -> None:

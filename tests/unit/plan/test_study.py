@@ -82,6 +82,13 @@ def test_a_cell_holds_everything_resolved_and_goes_through_json(build: Build) ->
     assert again == cell
 
 
+def test_null_drops_a_metric_entry_and_a_role(build: Build) -> None:
+    change = "{use: everyday, data: {retain: null, more: {use: toy}}, metrics: {sampled: null}}"
+    cell = build(f"plan: 1\nproblems: [{change}]\narms: {{base: {{stages: []}}}}\n")[0]
+    assert list(cell.data) == ["forget", "more"]
+    assert [metric["name"] for metric in cell.metrics] == ["recall"]
+
+
 @pytest.mark.parametrize(
     "change",
     [
