@@ -97,6 +97,9 @@ class ProblemReader:
             items["data"] = self._changed_data(items.get("data"), data, label)
         if metrics is not None and isinstance(metrics.value, dict):
             items["metrics"] = self._changed_metrics(items.get("metrics"), metrics, label)
+        chat = node.under("chat")
+        if chat is not None and chat.value is not None:
+            items["chat"] = chat
         changes = node.under("set")
         for path, value in (changes.map if changes else {}).items():
             self._set(items, path, value, label)
@@ -154,7 +157,7 @@ class ProblemReader:
         return replace(body or changes, value=entries)
 
     def _resolve(self, body: Node, label: str, source: str, *, own: bool) -> Problem | None:
-        summary = body.under("summary")
+        summary, chat = body.under("summary"), body.under("chat")
         data_node = body.under("data")
         roles = data_node.map if data_node else {}
         data = {role: self.resolver.data(child) for role, child in roles.items()}
@@ -174,6 +177,7 @@ class ProblemReader:
             default=shipped.get("default"),
             start=start or (),
             oracle=shipped.get("oracle"),
+            chat=chat is not None and chat.value is True,
             dropped=self._dropped.roles,
         )
 

@@ -35,12 +35,14 @@ def check_examples(cell: Cell, roles: Roles) -> None:
 
 def check_lengths(cell: Cell, roles: Roles, encoder: Encoder) -> None:
     """Raises `PlanError` for a prompt, or a text or choice after a prompt, that exceeds the model's context."""
+    room = encoder.max_length - (len(encoder.chat.prompt("")) if encoder.chat else 0)
     for role in dict.fromkeys(entry["data"] for entry in cell.metrics if entry.get("data")):
         for example in roles[role]:
             after = (example.text, *example.choices) if example.prompt else example.choices
             for what, text in (("prompt", example.prompt), *(("text", text) for text in after)):
+                ids_of = encoder.given if what == "prompt" else encoder.ids
                 # no tokenizer makes more tokens than there are bytes
-                if len(text.encode()) <= encoder.max_length or (n := len(encoder.ids(text))) <= encoder.max_length:
+                if len(text.encode()) <= room or (n := len(ids_of(text))) <= encoder.max_length:
                     continue
                 raise PlanError(
                     f"the {what} of {example.id!r} has {n} tokens; the model's context is {encoder.max_length}",

@@ -204,6 +204,7 @@ def test_labels_become_folder_names(said: Said, name: str) -> None:
          "problem 'mine' (its roles: forget)"),
         ("{name: mine, data: {forget: {use: toy}}, default: {stages: [{use: rmuu}]}}", "2:78: there is no objective "
          "'rmuu' (did you mean 'rmu'?)"),
+        ("{use: everyday, chat: 1}", "2:34: 'chat': expected true or false, found 1"),
         ("{name: mine}", "2:12: missing key 'data' (role -> dataset or list of datasets)"),
         ("{name: mine, data: {forget: {use: toy}}, metrics: [speed, speed]}", "2:70: problem 'mine' has two metric "
          "entries named 'speed' (give one a `name` of its own)"),
