@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from pydantic import Field
 
+from unlearn_suite import Config
 from unlearn_suite.errors import PlanErrors, PluginError
 from unlearn_suite.plan import load_plan
+from unlearn_suite.plan.check import check
+from unlearn_suite.plan.faults import Faults
+from unlearn_suite.plan.text import Mark, Node
 
 Said = Callable[[str], list[str]]
 
@@ -243,6 +249,23 @@ def test_expect_of_a_dropped_entry(said: Said) -> None:
     plan = "plan: 1\nproblems: [{use: everyday, metrics: {sampled: null}}]\narms: {base: {stages: []}}\nexpect:\n"
     (found,) = said(plan + "  - {problem: everyday, arm: base, metric: sampled, below: 1}\n")
     assert found == "plan.yaml:5:44: there is no metric entry 'sampled' (there are: recall)"
+
+
+def test_a_list_whose_items_are_wrong_is_not_called_too_short() -> None:
+    class Chosen(Config):
+        words: tuple[Literal["sun", "moon"], ...] = Field(min_length=1)
+
+    at = Mark("plan.yaml", 2, 3)
+    faults = Faults()
+    check(Node({"words": Node([Node("mon", at)], at)}, at), Chosen, faults)
+    with pytest.raises(PlanErrors) as caught:
+        faults.stop("plan.yaml")
+    assert [error.message for error in caught.value.errors] == [
+        "item 1 of 'words': expected 'sun' or 'moon', found the text 'mon'"
+    ]
+    faults = Faults()
+    check(Node({"words": Node([], at)}, at), Chosen, faults)
+    assert len(faults) == 1
 
 
 def test_a_dropped_role_that_an_objective_reads(said: Said) -> None:
