@@ -11,11 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import PlanError, PluginError, PrerequisiteError, SuiteError, TrainingError
 from .hookspecs import HOOK_API, hookimpl
-from .specs import Config, DatasetSpec, Example, MetricSpec, NoConfig, ObjectiveSpec, ProblemSpec, ValueSpec
+from .specs import (
+    AttackConfig,
+    AttackPoint,
+    AttackSpec,
+    Config,
+    DatasetSpec,
+    Example,
+    MetricSpec,
+    NoConfig,
+    ObjectiveSpec,
+    ProblemSpec,
+    ValueSpec,
+)
 
 if TYPE_CHECKING:
     from .builtin import records
     from .engine import losses
+    from .engine.attack import Attack, AttackContext
     from .engine.batch import Batch
     from .engine.context import StageContext
     from .engine.objective import Loss, LossObjective, Objective, Requirements, Scalars
@@ -30,6 +43,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Attack": "engine.attack",
+    "AttackContext": "engine.attack",
     "Batch": "engine.batch",
     "EvalModel": "evaluate.metric",
     "Loss": "engine.objective",
@@ -54,6 +69,11 @@ _MODULES = {"losses": ".engine.losses", "records": ".builtin.records"}
 __all__ = [
     "HOOK_API",
     "TEXT_STATISTICS",
+    "Attack",
+    "AttackConfig",
+    "AttackContext",
+    "AttackPoint",
+    "AttackSpec",
     "Batch",
     "Config",
     "DatasetSpec",

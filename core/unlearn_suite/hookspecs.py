@@ -15,9 +15,9 @@ from typing import Any
 
 import pluggy
 
-from .specs import DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec
+from .specs import AttackSpec, DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec
 
-HOOK_API = 1
+HOOK_API = 2
 """version of these hooks: grows when one is added or changes; a plugin for an older one still loads"""
 PROJECT = "unlearn_suite"
 ENTRY_POINT_GROUP = "unlearn_suite"
@@ -44,6 +44,11 @@ def register_metrics(register: Callable[[MetricSpec], None]) -> None:
 @hookspec
 def register_problems(register: Callable[[ProblemSpec], None]) -> None:
     """Register unlearning problems (packaged plan fragments)."""
+
+
+@hookspec
+def register_attacks(register: Callable[[AttackSpec], None]) -> None:
+    """Register attacks on unlearned models."""
 
 
 @hookspec

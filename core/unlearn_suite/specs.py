@@ -184,6 +184,16 @@ def _check(name: str, *targets: str) -> None:
             raise ValueError(f"bad target {target!r} of {name!r}: write 'package.module:attribute'")
 
 
+def _check_roles(spec: ObjectiveSpec | AttackSpec) -> None:
+    for role in spec.roles:
+        if role.startswith("{") and role[1:-1] not in spec.config.model_fields:
+            raise ValueError(f"role {role!r} of {spec.name!r} is none of its options")
+
+
+def _roles_for(roles: tuple[str, ...], config: Config) -> tuple[str, ...]:
+    return tuple(str(getattr(config, role[1:-1])) if role.startswith("{") else role for role in roles)
+
+
 @dataclass(frozen=True)
 class ObjectiveSpec:
     """An unlearning objective.
@@ -209,13 +219,11 @@ class ObjectiveSpec:
 
     def __post_init__(self) -> None:
         _check(self.name, self.load)
-        for role in self.roles:
-            if role.startswith("{") and role[1:-1] not in self.config.model_fields:
-                raise ValueError(f"role {role!r} of {self.name!r} is none of its options")
+        _check_roles(self)
 
     def roles_for(self, config: Config) -> tuple[str, ...]:
         """The roles under these options."""
-        return tuple(str(getattr(config, role[1:-1])) if role.startswith("{") else role for role in self.roles)
+        return _roles_for(self.roles, config)
 
 
 @dataclass(frozen=True)
@@ -303,4 +311,50 @@ class ProblemSpec:
             raise ValueError(f"bad fragment {self.fragment!r} of {self.name!r}: write 'package:path.yaml'")
 
 
-Spec = ObjectiveSpec | DatasetSpec | MetricSpec | ProblemSpec
+@dataclass(frozen=True)
+class AttackPoint:
+    """A moment of an attack at which the model is scored.
+
+    `strength` tells the attacker's settings (a learning rate, a number of bits), `at` how far the attack is (steps).
+    """
+
+    strength: str
+    at: int = 0
+
+    @property
+    def name(self) -> str:
+        """Both, as part of the name of a metric entry."""
+        return f"{self.strength},{self.at}" if self.at else self.strength
+
+
+class AttackConfig(Config):
+    """Base of an attack's options: they say beforehand when the model is scored."""
+
+    def points(self) -> tuple[AttackPoint, ...]:
+        """All points, each with a name of its own, in the order of the attack."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class AttackSpec:
+    """An attack on unlearned weights. `load` names a subclass of `Attack`; `roles` as in `ObjectiveSpec`."""
+
+    name: str
+    summary: str
+    load: str
+    config: type[AttackConfig]
+    roles: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
+    paper: str = ""
+    kind: Literal["attack"] = "attack"
+
+    def __post_init__(self) -> None:
+        _check(self.name, self.load)
+        _check_roles(self)
+
+    def roles_for(self, config: Config) -> tuple[str, ...]:
+        """The roles under these options."""
+        return _roles_for(self.roles, config)
+
+
+Spec = ObjectiveSpec | DatasetSpec | MetricSpec | ProblemSpec | AttackSpec

@@ -13,9 +13,9 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from . import __version__
 from .errors import PluginError
-from .plan.model import Arm, DataUse, MetricUse, Model, Plan, Problem, Stage
+from .plan.model import Arm, AttackUse, DataUse, MetricUse, Model, Plan, Problem, Stage
 from .plugins import Entry, blame, load_target
-from .specs import Config
+from .specs import AttackPoint, Config
 
 Json = dict[str, Any]
 Identity = Callable[[Mapping[str, Any]], str]
@@ -49,6 +49,8 @@ class Cell:
     ("random"), or ("start") the model that its "stages" with "seed" make of the roles "data", named by "key".
     "control": the problem itself begins from another one, so this arm only stands beside the others.
     `chat`: prompts are turns of the model's chat template, in training and evaluation.
+    `attacks`, on the unlearned weights: [{"name", "use", "with", "points", "scores"}], `scores` naming the metric
+    entries that are scored at each of the `points` ({"strength", "at"}).
     """
 
     id: str
@@ -66,6 +68,7 @@ class Cell:
     summary: Json
     start: Json = field(default_factory=lambda: {"from": "original", "control": False})
     chat: bool = False
+    attacks: list[Json] = field(default_factory=list)
 
     @property
     def folder(self) -> str:
@@ -88,7 +91,7 @@ class Cell:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Cell:
         """The cell of a cell.json. Raises KeyError when a field is missing; ignores unknown ones."""
-        later = ("start", "chat")
+        later = ("start", "chat", "attacks")
         return cls(**{one.name: data[one.name] for one in fields(cls) if one.name not in later or one.name in data})
 
 
@@ -136,8 +139,14 @@ class _Study:
         begin = arm.begin_for(problem)
         chat = problem.chat
         metrics = [self._metric(use, begun, sources, seed, chat) for use in problem.metrics]
+        attacks = [use for use in self.plan.attacks if stages and use.applies_to(problem)]
         uses = [use.entry for group in problem.data.values() for use in group]
-        entries = [*uses, *(stage.entry for stage in stages), *(use.entry for use in problem.metrics)]
+        entries = [
+            *uses,
+            *(stage.entry for stage in stages),
+            *(m.entry for m in problem.metrics),
+            *(a.entry for a in attacks),
+        ]
         plugins = {HOST: __version__, **{entry.distribution: entry.version for entry in entries}}
         precision = self.plan.compute.precision
         own = begun if begin == "start" else identity
@@ -155,6 +164,7 @@ class _Study:
             "plugins": plugins,
             **({"start": start["key"] if begin == "start" else begin} if begin != "original" else {}),
             **_chat(chat),
+            **({"attacks": [self._attack_identity(use, problem) for use in attacks]} if attacks else {}),
         }
         return Cell(
             id=digest(matter, 10),
@@ -172,6 +182,7 @@ class _Study:
             summary={"problem": problem.summary, "source": problem.source, "family": arm.family},
             start={"from": begin, "control": _is_control(arm, problem), **(start if begin == "start" else {})},
             chat=chat,
+            attacks=[_attack(use, problem) for use in attacks],
         )
 
     def _start(self, problem: Problem, model: str, data: Json, sources: Json) -> Json:
@@ -214,6 +225,9 @@ class _Study:
         kept = {key: value for key, value in train.items() if key not in HARMLESS_TRAIN_KEYS}
         kept["keep"] = kept["keep"] in SAME_KEEP
         return {"use": stage.entry.qualified, "with": self._options(stage.config, self._file), "train": kept}
+
+    def _attack_identity(self, use: AttackUse, problem: Problem) -> Json:
+        return {**_attack(use, problem), "with": self._options(use.config, self._file)}
 
     def _metric(self, use: MetricUse, model: str, sources: Mapping[str, Any], seed: int, chat: bool) -> Json:
         """A metric entry; its key names the base model's scores and is equal only if they are."""
@@ -267,6 +281,37 @@ class _Study:
 def _chat(chat: bool) -> Json:
     """What chat turns add to an identity: nothing where there are none."""
     return {"chat": True} if chat else {}
+
+
+def _attack(use: AttackUse, problem: Problem) -> Json:
+    return {
+        "name": use.name,
+        "use": use.entry.qualified,
+        "with": use.config.model_dump(mode="json"),
+        "points": [asdict(point) for point in use.config.points()],
+        "scores": list(use.scored(problem)),
+    }
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """A metric entry that is scored at a point of an attack."""
+
+    attack: str
+    point: AttackPoint
+    metric: str
+
+    @property
+    def name(self) -> str:
+        """What its scores are called."""
+        return f"{self.metric}@{self.attack} {self.point.name}"
+
+
+def attacked(attacks: Sequence[Mapping[str, Any]]) -> Iterator[Attacked]:
+    """All that the `attacks` of a cell score, in the order in which they do."""
+    for attack in attacks:
+        for point in attack["points"]:
+            yield from (Attacked(attack["name"], AttackPoint(**point), metric) for metric in attack["scores"])
 
 
 def _is_control(arm: Arm, problem: Problem) -> bool:

@@ -19,7 +19,7 @@ from unlearn_suite.testing.new_plugin import KINDS, write_plugin
 from unlearn_suite.testing.tiny import save_tiny
 
 ROOT = Path(__file__).parents[2]
-PLUGINS = ("baselines", "benchmarks", "knowledge", "toxicity")
+PLUGINS = ("attacks", "baselines", "benchmarks", "knowledge", "toxicity")
 PLAN = "plan: 1\nmodels: {tiny: {path: model}}\nproblems: [shouting]\n"
 
 

@@ -18,7 +18,7 @@ from ..plan.fragments import read_fragment
 from ..plan.model import EntryLike
 from ..plan.parameters import read_parameters
 from ..plan.presets import read_presets
-from ..specs import DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec, Train
+from ..specs import AttackSpec, DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec, Train
 
 _PLAIN = {int: "int", float: "float", str: "text", bool: "true|false", Path: "path", type(None): "null", Any: "any"}
 _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "multiple of"}
@@ -50,7 +50,9 @@ def entry_json(entry: EntryLike) -> dict[str, Any]:
         shown["needs_data"] = spec.needs_data
         shown["sampled"] = spec.sampled
         shown["values"] = {name: _value(value) for name, value in spec.values.items()}
-    if isinstance(spec, ObjectiveSpec | DatasetSpec | MetricSpec):
+    if isinstance(spec, AttackSpec):
+        shown["roles"] = {"required": list(spec.roles), "optional": []}
+    if isinstance(spec, ObjectiveSpec | DatasetSpec | MetricSpec | AttackSpec):
         shown["options"] = list(options(spec.config))
     else:
         assert isinstance(spec, ProblemSpec)

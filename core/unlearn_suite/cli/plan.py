@@ -44,8 +44,8 @@ def check(plan_file: Path, plugin_files: tuple[Path, ...], estimate: bool, as_js
         keys = ("where", "message", "hint", "code")
         print_json({"fine": False, "errors": [{key: getattr(one, key) for key in keys} for one in error.errors]})
         return error.exit_code
-    parts = ("problems", "models", "arms", "seeds")
-    counts = {part: len(getattr(resolved, part)) for part in parts}
+    parts = ("problems", "models", "arms", "seeds", "attacks")
+    counts = {part: len(getattr(resolved, part)) for part in parts if part != "attacks" or resolved.attacks}
     if not as_json:
         told = ", ".join(_count(number, part.removesuffix("s")) for part, number in counts.items())
         click.echo(f"{plan_file}: fine ({told})")

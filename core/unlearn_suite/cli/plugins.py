@@ -21,7 +21,7 @@ from .search import search
 if TYPE_CHECKING:
     from ..plugins import Catalog, Entry, Kind, PluginReport
 
-KINDS: tuple[Kind, ...] = ("problem", "objective", "dataset", "metric")
+KINDS: tuple[Kind, ...] = ("problem", "objective", "dataset", "metric", "attack")
 
 
 @click.group()

@@ -131,6 +131,21 @@ class MetricWords(Config):
     """values for the summary table, the headline first (none = the metric's first value)"""
 
 
+class AttackWords(Config):
+    """An attack on the unlearned weights of every arm."""
+
+    name: Label | None = None
+    """what it is called in the results (none = the name in `use`)"""
+    use: str
+    """attack name, or distribution/name"""
+    options: dict[str, Any] | None = Field(default=None, alias="with")
+    """its options (`unlearn-suite plugins show NAME`)"""
+    scores: list[str] | None = Field(default=None, min_length=1)
+    """metric entries that are scored under attack (none = those with `want: lower` or `higher`)"""
+    only: list[str] | None = Field(default=None, min_length=1)
+    """labels of the problems it is for (none = all)"""
+
+
 class ArmWords(Config):
     """What is compared: stages of objectives, or another arm with changes."""
 
@@ -238,6 +253,8 @@ class PlanWords(Config):
     """what is to be forgotten: problem names, or problems written out"""
     arms: dict[str, Any] | None = Field(default=None, min_length=1)
     """what is compared on every problem (none = the base model and each problem's default arm)"""
+    attacks: list[Any] = []  # noqa: RUF012
+    """attacks on what each arm has made, each on a scratch copy of the weights"""
     metrics: list[Any] = []  # noqa: RUF012
     """metric entries added to every problem"""
     compute: Compute = Compute()

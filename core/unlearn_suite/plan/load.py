@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from .arms import read_arms, wanted_from_problems
+from .attacks import read_attacks
 from .check import check, existing
 from .cross import check_gates, check_roles, check_shipped, oracle_notes
 from .faults import Faults, suggest
@@ -57,6 +58,7 @@ def _resolve(
     arms = read_arms(root.under("arms"), resolver, labels, problems)
     check_shipped(problems, arms, faults)
     check_roles(problems, arms, faults)
+    attacks = read_attacks(root.under("attacks"), resolver, labels, problems)
     gates = check_gates(root, problems, labels, arms, faults)
     return Plan(
         name=(words.name if words else None) or re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem).lstrip("-._") or "plan",
@@ -68,6 +70,7 @@ def _resolve(
         compute=words.compute if words else Compute(),
         gates=gates,
         plugins=tuple(plugins),
+        attacks=attacks,
         notes=(*resolver.notes, *oracle_notes(problems, arms)),
     )
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ..specs import Config, DatasetSpec, MetricSpec, ObjectiveSpec, Spec, Train
+from ..specs import AttackConfig, AttackSpec, Config, DatasetSpec, MetricSpec, ObjectiveSpec, Spec, Train
 from .grammar import Compute, Want
 from .text import Mark
 
-Kind = Literal["objective", "dataset", "metric", "problem"]
+Kind = Literal["objective", "dataset", "metric", "problem", "attack"]
 Shipped = Literal["default", "oracle"]
 """stages that a problem brings for an arm"""
 SHIPPED: tuple[Shipped, ...] = ("default", "oracle")
@@ -147,6 +147,29 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class AttackUse:
+    """An attack on what each arm has made. `scores` None: every metric entry that tells of forgetting."""
+
+    name: str
+    entry: EntryLike
+    spec: AttackSpec
+    config: AttackConfig
+    scores: tuple[str, ...] | None
+    only: tuple[str, ...] | None
+    at: Mark = field(compare=False)
+
+    def applies_to(self, problem: Problem) -> bool:
+        return self.only is None or problem.label in self.only
+
+    def scored(self, problem: Problem) -> tuple[str, ...]:
+        """The problem's metric entries that are scored under attack."""
+        can = [m for m in problem.metrics if not m.spec.combines]
+        if self.scores is None:
+            return tuple(m.name for m in can if m.want in ("lower", "higher"))
+        return tuple(m.name for m in can if m.name in self.scores)
+
+
+@dataclass(frozen=True)
 class Gate:
     """An expectation of the results. Exactly one value of one metric of one arm on one problem."""
 
@@ -173,5 +196,6 @@ class Plan:
     compute: Compute
     gates: tuple[Gate, ...]
     plugins: tuple[Path, ...]
+    attacks: tuple[AttackUse, ...] = ()
     notes: tuple[str, ...] = ()
     """what is no fault, but should be known: presets that nobody has run at their scale"""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ..errors import SuiteError
-from ..specs import Config, DatasetSpec, MetricSpec, ObjectiveSpec, Train
+from ..specs import AttackSpec, Config, DatasetSpec, MetricSpec, ObjectiveSpec, Train
 from .check import check
 from .faults import Faults, suggest
 from .grammar import MetricWords, StageWords, UseWords
@@ -15,7 +15,7 @@ from .model import CatalogLike, DataUse, EntryLike, Kind, MetricUse, Stage
 from .presets import under_preset
 from .text import Mark, Node
 
-S = TypeVar("S", DatasetSpec, MetricSpec, ObjectiveSpec)
+S = TypeVar("S", AttackSpec, DatasetSpec, MetricSpec, ObjectiveSpec)
 
 
 class Resolver:

@@ -7,11 +7,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ..specs import DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec, Train
+from ..specs import AttackSpec, DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec, Train
 from .faults import Faults
 from .fragments import read_fragment
 from .grammar import (
     ArmWords,
+    AttackWords,
     Compute,
     GateWords,
     MetricWords,
@@ -27,16 +28,18 @@ Schema = dict[str, Any]
 
 
 def plan_schema(catalog: CatalogLike) -> Schema:
-    """A JSON Schema (2020-12) with the options and docs of every installed objective, dataset and metric."""
+    """A JSON Schema (2020-12) with the options and docs of every installed objective, dataset, metric and attack."""
     defs: dict[str, Schema] = {}
     _add_plugin_kind("objective", catalog, defs)
     _add_plugin_kind("dataset", catalog, defs)
     _add_plugin_kind("metric", catalog, defs)
+    _add_plugin_kind("attack", catalog, defs)
     root = _model_schema(PlanWords, defs, {
         "models": _mapping(_ref(_model_def(ModelWords, "model", defs))),
         "problems": {"type": "array", "minItems": 1, "items": {"anyOf": [
             _names(catalog, "problem"), _ref("problem-use"), _ref("problem-inline")]}},
         "arms": _mapping(_ref("arm")),
+        "attacks": _list(_ref("attack")),
         "metrics": _list(_ref("metric")),
         "compute": _ref(_model_def(Compute, "compute", defs)),
         "expect": _list(_ref(_model_def(GateWords, "expectation", defs))),
@@ -64,7 +67,7 @@ def _add_plugin_kind(kind: Kind, catalog: CatalogLike, defs: dict[str, Schema]) 
     for entry in entries:
         defs[f"{kind}:{entry.qualified}"] = _entry_schema(entry, _spellings(entry, entries), defs)
     choices = [_ref(f"{kind}:{entry.qualified}") for entry in entries]
-    if kind == "metric":
+    if kind in ("metric", "attack"):
         choices.append(_names(catalog, kind))
     defs[kind] = {"anyOf": choices} if choices else {}
 
@@ -82,6 +85,8 @@ def _entry_schema(entry: EntryLike, spellings: list[str], defs: dict[str, Schema
     elif isinstance(spec, MetricSpec):
         own = {**_model_schema(MetricWords, defs, {})["properties"], **own}
         own["show"] = {"type": "array", "minItems": 1, "items": {"enum": list(spec.values)}}
+    elif isinstance(spec, AttackSpec):
+        own = {**_model_schema(AttackWords, defs, {})["properties"], **own}
     else:
         assert isinstance(spec, DatasetSpec)
     described = {"title": entry.qualified, "description": spec.summary, "type": "object"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from .model import Arm, DataUse, MetricUse, Plan, Problem, Shipped, Stage
+from .model import Arm, AttackUse, DataUse, MetricUse, Plan, Problem, Shipped, Stage
 from .text import add_resolvers
 
 
@@ -44,6 +44,8 @@ def resolved(plan: Plan) -> dict[str, Any]:
     shown["models"] = {model.label: dict(model.ref) for model in plan.models}
     shown["problems"] = [_problem(problem, taken) for problem in plan.problems]
     shown["arms"] = {arm.name: _arm(arm) for arm in plan.arms}
+    if plan.attacks:
+        shown["attacks"] = [_attack(attack) for attack in plan.attacks]
     shown["compute"] = plan.compute.model_dump(mode="json")
     if plan.gates:
         keys = ("problem", "arm", "metric", "value", "of", "below", "above")
@@ -81,6 +83,16 @@ def _metric(metric: MetricUse) -> dict[str, Any]:
         "with": metric.config.model_dump(mode="json"),
         "want": metric.want,
         "show": list(metric.show),
+    }
+
+
+def _attack(attack: AttackUse) -> dict[str, Any]:
+    return {
+        "name": attack.name,
+        "use": attack.entry.qualified,
+        "with": attack.config.model_dump(mode="json"),
+        **({"scores": list(attack.scores)} if attack.scores is not None else {}),
+        **({"only": list(attack.only)} if attack.only is not None else {}),
     }
 
 

@@ -8,9 +8,9 @@ from typing import Literal
 
 from ..specs import Spec
 
-Kind = Literal["objective", "dataset", "metric", "problem"]
+Kind = Literal["objective", "dataset", "metric", "problem", "attack"]
 Status = Literal["ok", "broken", "incompatible", "empty", "duplicate", "off"]
-KINDS: tuple[Kind, ...] = ("objective", "dataset", "metric", "problem")
+KINDS: tuple[Kind, ...] = ("objective", "dataset", "metric", "problem", "attack")
 
 
 @dataclass(frozen=True)

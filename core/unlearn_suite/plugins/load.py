@@ -15,7 +15,18 @@ import pluggy
 from pydantic import ValidationError
 
 from .. import __version__, hookspecs
-from ..specs import Config, DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec, Spec, Train, ValueSpec
+from ..specs import (
+    AttackConfig,
+    AttackSpec,
+    Config,
+    DatasetSpec,
+    MetricSpec,
+    ObjectiveSpec,
+    ProblemSpec,
+    Spec,
+    Train,
+    ValueSpec,
+)
 from .entry import Entry, PluginReport, Status
 from .frames import describe, last_frame, target_roots
 from .hooks import HookFault, check_hooks
@@ -26,6 +37,7 @@ SPEC_TYPES: dict[str, type[Any]] = {
     "register_datasets": DatasetSpec,
     "register_metrics": MetricSpec,
     "register_problems": ProblemSpec,
+    "register_attacks": AttackSpec,
 }
 
 
@@ -155,6 +167,8 @@ def _check_spec(spec: Spec) -> None:
         return
     if not (isinstance(spec.config, type) and issubclass(spec.config, Config)):
         raise TypeError(f"config of {spec.kind} {spec.name!r} must be a subclass of unlearn_suite.Config")
+    if isinstance(spec, AttackSpec) and not issubclass(spec.config, AttackConfig):
+        raise TypeError(f"config of attack {spec.name!r} must be a subclass of unlearn_suite.AttackConfig")
     if isinstance(spec.extras, str):
         raise TypeError(f"extras of {spec.kind} {spec.name!r} must be a tuple of names")
     if isinstance(spec, ObjectiveSpec):

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from .. import __version__
 from ..store import write_text
 from . import words
+from .attacks import AttackTable, attack_tables, half_text
 from .chart import SHAPES, marker
 from .cost import cost_table
 from .curves import ArmCurves, arm_curves
@@ -59,6 +60,7 @@ class Section:
     outside: Sequence[str]
     scores: Sequence[ArmScore]
     front: Markup
+    attacks: Sequence[AttackTable]
     samples: Sequence[SampleSet]
     curves: Sequence[ArmCurves]
     told: dict[str, list[ShownStage]]
@@ -111,7 +113,14 @@ def _environment() -> Environment:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals.update(
-        marks=MARKS, mark=mark, wants=_WANTS, state_marks=_STATES, key=_key, error_of=_error, unit_note=_unit_note
+        marks=MARKS,
+        mark=mark,
+        wants=_WANTS,
+        state_marks=_STATES,
+        key=_key,
+        error_of=_error,
+        unit_note=_unit_note,
+        half_text=half_text,
     )
     environment.filters.update(
         number=words.number,
@@ -141,6 +150,7 @@ def _section(run: RunData, problem: ProblemSummary, anchor: str) -> Section:
         outside=outside,
         scores=scores,
         front=Markup(front(scores, problem.problem, f"{anchor}-front")),
+        attacks=attack_tables(run, problem, f"{anchor}-attack"),
         samples=sample_sets(run, problem),
         curves=arm_curves(run, problem, f"{anchor}-curve"),
         told=by_arm(shown_stages(problem, f"{anchor}-told")),

@@ -152,6 +152,10 @@ class RunData:
         """The untouched model's score rows for an entry (of this cell's seed, when scores are sampled)."""
         return self._read(self.store.shared_scores(entry.key) / "rows.jsonl") if entry.key else []
 
+    def attacked_rows(self, cell: CellData, name: str) -> list[Json]:
+        """The cell's score rows at a point of an attack, by the name of `study.Attacked`."""
+        return self._read(cell.folder.scores_path(name))
+
     def samples(self, cell: CellData, entry: Entry) -> list[Json]:
         """The cell's sample rows of one entry."""
         own = self._read(cell.folder.samples_path(entry.name))

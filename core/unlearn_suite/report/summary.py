@@ -89,7 +89,8 @@ def _start(model: str, cells: Sequence[CellData]) -> str:
 def to_json(run: RunData, problems: Sequence[ProblemSummary]) -> Json:
     """The content of results/summary.json."""
     results = [_result_json(p, m, r) for p in problems for m in p.measures for r in _all(m)]
-    from .scores import FORMULA, arm_scores, score_json  # it reads summaries
+    from .attacks import attack_tables, attacks_json  # these read summaries
+    from .scores import FORMULA, arm_scores, score_json
 
     scores = [score_json(p, score) for p in problems for score in arm_scores(p)]
     return {
@@ -98,6 +99,7 @@ def to_json(run: RunData, problems: Sequence[ProblemSummary]) -> Json:
         "results": results,
         "scores": scores,
         "score_formula": FORMULA,
+        "attacks": [line for p in problems for line in attacks_json(p, attack_tables(run, p, ""))],
         "cells": [_cell_json(c) for c in run.cells],
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .attacks import attack_lines
 from .judge import Verdict
 from .load import CellData, RunData
 from .measures import Measure, Result
@@ -41,6 +42,8 @@ def print_table(run_path: Path, console: Console | None = None) -> None:
             if any(arm in m.arms or (arm == problem.base_arm and m.base) for m in problem.measures):
                 console.print(Text(f"\n{_arm_title(problem, arm)}", style="bold"))
                 console.print(_table(problem, arm, header=i == 0))
+        for line in attack_lines(run, problem):
+            console.print(Text(line))
     for cell in run.cells:
         if cell.state in {"failed", "interrupted"}:
             console.print(Text(failure_text(cell), style="red"))

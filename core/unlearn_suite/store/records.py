@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..study import attacked
 from .atomic import replacing
 from .cell_dir import CellDir
 from .run_dir import RunDir
@@ -78,8 +79,10 @@ def _array(items: list[Any], kind: Any) -> pa.Array:
 def _records(run: RunDir, cell_dir: CellDir) -> Iterator[tuple[Any, ...]]:
     cell = cell_dir.cell
     head = (run.path.name, cell["id"], cell["problem"], cell["model"], cell["arm"], cell["seed"])
-    for entry in cell["metrics"]:
-        for row in cell_dir.scores(entry["name"]):
+    uses = {entry["name"]: entry["use"] for entry in cell["metrics"]}
+    under_attack = {one.name: uses[one.metric] for one in attacked(cell.get("attacks") or ())}
+    for name, use in {**uses, **under_attack}.items():
+        for row in cell_dir.scores(name):
             for value, score in row["values"].items():
-                names = (entry["name"], entry["use"], value, row["id"], row["group"], row["unit"])
+                names = (name, use, value, row["id"], row["group"], row["unit"])
                 yield (*head, *names, row["weight"], score)

@@ -128,13 +128,14 @@ class _Bare:
     """A catalog with one thing of each kind, so that the golden file hangs on no plugin."""
 
     def entries(self, kind: str) -> Sequence[_BareEntry]:
-        from ..specs import DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec, ValueSpec
+        from ..specs import AttackConfig, AttackSpec, DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec, ValueSpec
 
         specs = {
             "objective": ObjectiveSpec("objective", "an objective", "example:X"),
             "dataset": DatasetSpec("dataset", "a dataset", "example:X"),
             "metric": MetricSpec("metric", "a metric", "example:X", {"value": ValueSpec("a value")}),
             "problem": ProblemSpec("problem", "a problem", "example:x.yaml"),
+            "attack": AttackSpec("attack", "an attack", "example:X", AttackConfig),
         }
         return [_BareEntry(specs[kind], f"example/{kind}")]
 

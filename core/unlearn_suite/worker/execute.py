@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..engine.distributed import here
 from ..errors import SuiteError
 from ..evaluate.encode import Encoder, max_length_of
+from .attacking import attack_cell
 from .beginning import Interrupted, begin
 from .data_checks import check_lengths
 from .inputs import Inputs
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def execute(cell: Cell, cell_dir: CellDir, catalog: Catalog, run: RunDir, progress: Progress) -> None:
-    """Train (unless the patch is there) and score (what is not scored yet; the lead of several processes alone).
+    """Train (unless the patch is there), score and attack (what is not scored yet; of several processes the lead).
 
     Raises `SuiteError` for what the user can mend, `KeyboardInterrupt` after a requested stop.
     """
@@ -56,6 +57,10 @@ def execute(cell: Cell, cell_dir: CellDir, catalog: Catalog, run: RunDir, progre
         with clock("score"):
             if not score_cell(cell, cell_dir, catalog, run, progress, inputs, loaded):
                 raise Interrupted
+        if cell.attacks:
+            with clock("attack"):
+                if not attack_cell(cell, cell_dir, catalog, progress, inputs, loaded):
+                    raise Interrupted
 
 
 @contextmanager

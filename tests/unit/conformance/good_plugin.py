@@ -7,6 +7,10 @@ import torch
 from pydantic import Field, field_serializer
 
 from unlearn_suite import (
+    Attack,
+    AttackConfig,
+    AttackPoint,
+    AttackSpec,
     Config,
     DatasetSpec,
     Example,
@@ -79,6 +83,20 @@ class Surprise(Metric[Config]):
             yield Row(example.id, {"nll": score.mean_nll})
 
 
+class Strengths(AttackConfig):
+    def points(self):
+        return AttackPoint("weak"), AttackPoint("strong")
+
+
+class Shake(Attack[Strengths]):
+    def run(self, ctx):
+        name = "model.layers.1.mlp.down_proj.weight"
+        for point, size in zip(self.config.points(), (0.1, 1.0), strict=True):
+            noise = torch.randn(ctx.parameters[name].shape, generator=ctx.generator)
+            ctx.put(name, ctx.parameters[name] + size * noise)
+            yield point
+
+
 @hookimpl
 def register_objectives(register):
     register(ObjectiveSpec("turn", "turn away", f"{__name__}:Turn", config=Options))
@@ -93,6 +111,11 @@ def register_datasets(register):
 def register_metrics(register):
     nll = ValueSpec("surprise", better="lower", lowest=0)
     register(MetricSpec("surprise", "surprise", f"{__name__}:Surprise", {"nll": nll}))
+
+
+@hookimpl
+def register_attacks(register):
+    register(AttackSpec("shake", "shake a matrix", f"{__name__}:Shake", Strengths))
 
 
 @hookimpl

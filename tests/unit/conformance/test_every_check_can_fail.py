@@ -121,6 +121,13 @@ BROKEN: dict[str, list[tuple[str, tuple[Change, ...]]]] = {
     "PROB-ROLES": [
         ("role 'retain': two examples", (("{use: words, with: {part: test}}", "[{use: words}, {use: words}]"),))
     ],
+    "ATT-POINTS": [
+        ("comes by strong", (("yield point", "if size == 1.0:\n                yield point"),)),
+        ("one name", (('AttackPoint("strong")', 'AttackPoint("weak")'),)),
+    ],
+    "ATT-CHANGES": [("at 'weak' the model answers", (("(0.1, 1.0)", "(0.0, 1.0)"),))],
+    "ATT-RESTORES": [("is not put back", (("ctx.put(name, ctx", "ctx.parameters[name].data.copy_(ctx"),))],
+    "ATT-SEED": [("differs at 'weak'", ((".shape, generator=ctx.generator)", ".shape)"),))],
     "PROB-DISJOINT": [("in forget and in retain", ((", with: {part: test}", ""),))],
 }
 CASES = [(identity, told, changes) for identity, cases in BROKEN.items() for told, changes in cases]

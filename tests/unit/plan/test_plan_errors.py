@@ -285,8 +285,8 @@ def test_a_wrong_fragment_is_told_at_its_own_place(said: Said, tmp_path: Path) -
     ]
     fragment.write_text("problem: everyday\ndata: {forget: {use: toy, with: {wrd: x}}}\n")
     assert said(HEAD + "bogus: 1\narms: {base: {stages: []}}\n") == [
-        "plan.yaml:3:1: unknown key 'bogus' (known keys: arms, compute, expect, metrics, models, name, plan, plugins, "
-        "problems, seeds)",
+        "plan.yaml:3:1: unknown key 'bogus' (known keys: arms, attacks, compute, expect, metrics, models, name, plan, "
+        "plugins, problems, seeds)",
         f"{fragment}:2:34: unknown key 'wrd' (did you mean 'word'?)",
     ]
 

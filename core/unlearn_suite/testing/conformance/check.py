@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from .subject import Subject
 
-Area = Literal["plugin", "options", "objective", "dataset", "metric", "problem"]
-AREAS: tuple[Area, ...] = ("plugin", "options", "objective", "dataset", "metric", "problem")
+Area = Literal["plugin", "options", "objective", "dataset", "metric", "problem", "attack"]
+AREAS: tuple[Area, ...] = ("plugin", "options", "objective", "dataset", "metric", "problem", "attack")
 Outcome = Literal["passed", "failed", "skipped", "expected", "unexpected"]
 
 

@@ -94,9 +94,10 @@ def target_is_there(subject: Subject) -> None:
         if not callable(found):
             raise CheckFailed(f"{subject.spec.load} is no function")
         return
+    from ...engine.attack import Attack
     from ...engine.objective import Objective
     from ...evaluate.metric import Metric
 
-    base = Objective if kind == "objective" else Metric
+    base: type = {"objective": Objective, "metric": Metric, "attack": Attack}[kind]
     if not (isinstance(found, type) and issubclass(found, base)):
         raise CheckFailed(f"{subject.spec.load} is no subclass of {base.__name__}")

@@ -9,11 +9,11 @@ from pathlib import Path
 from ...errors import PlanError, SuiteError
 from ...plugins import load_catalog, plugin_frame
 from ...plugins.frames import describe
-from . import datasets, loading, metrics, objectives, options, problems
+from . import attacks, datasets, loading, metrics, objectives, options, problems
 from .check import AREAS, CHECKS, Check, CheckFailed, Result, Skipped
 from .subject import Subject, config_of, find_subjects
 
-assert all((datasets, loading, metrics, objectives, options, problems))  # they register the checks
+assert all((attacks, datasets, loading, metrics, objectives, options, problems))  # they register the checks
 
 
 def planned(name: str, files: Sequence[Path] = (), only: Iterable[str] = ()) -> Iterator[tuple[Check, Subject]]:

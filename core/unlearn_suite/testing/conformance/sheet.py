@@ -63,7 +63,7 @@ class DirectionWords(Config):
 
 
 class EntryWords(Config):
-    """What is told of one objective, dataset, metric or problem, or of the plugin itself."""
+    """What is told of one objective, dataset, metric, problem or attack, or of the plugin itself."""
 
     cases: list[Any] = Field(default_factory=list)
     """what to run the checks with, one after the other (none = the defaults)"""
@@ -94,6 +94,8 @@ class SheetWords(Config):
     """about its metrics"""
     problem: dict[str, Any] = Field(default_factory=dict)
     """about its problems"""
+    attack: dict[str, Any] = Field(default_factory=dict)
+    """about its attacks"""
 
 
 def empty(folder: Path = Path()) -> Node:

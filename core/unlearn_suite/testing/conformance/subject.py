@@ -18,7 +18,7 @@ from ...specs import Config, Example, ProblemSpec
 from .check import CheckFailed
 from .sheet import Told, empty, read_sheet, sheet_path, told_of
 
-KINDS = ("objective", "dataset", "metric", "problem")
+KINDS = ("objective", "dataset", "metric", "problem", "attack")
 
 
 @dataclass(frozen=True)

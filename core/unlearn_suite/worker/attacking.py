@@ -1,0 +1,129 @@
+"""A cell's attacks: each changes the unlearned weights, is scored at its points, and is undone."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..engine.attack import Attack, AttackContext
+from ..errors import PluginError
+from ..evaluate.memory import ScoreMemory
+from ..evaluate.model import EvalModel
+from ..evaluate.score import score_entry
+from ..plugins import Entry, blame, load_target
+from ..specs import AttackSpec, MetricSpec
+from ..study import Attacked, attacked
+from .loaded import chat_of
+
+if TYPE_CHECKING:
+    from ..plugins import Catalog
+    from ..runner.progress import Progress
+    from ..store import CellDir
+    from ..study import Cell
+    from .inputs import Inputs
+    from .loaded import LoadedModel
+
+
+def attack_cell(
+    cell: Cell, cell_dir: CellDir, catalog: Catalog, progress: Progress, inputs: Inputs, loaded: LoadedModel
+) -> bool:
+    """Carry out what is not scored yet. False when a stop was asked for before the end.
+
+    An attack that was interrupted begins again; the points that have scores are only passed.
+    """
+    for attack in cell.attacks:
+        scored = list(attacked([attack]))
+        missing = [one for one in scored if not cell_dir.has_scores(one.name)]
+        if not missing:
+            continue
+        loaded.bring(None, progress)
+        entry = catalog.find("attack", attack["use"])
+        chat = chat_of(cell, loaded.tokenizer)
+        ctx = AttackContext(
+            loaded.model, loaded.tokenizer, inputs.roles, cell.seed, dict(loaded.originals), progress.say, chat
+        )
+        points = list(dict.fromkeys(one.point.name for one in scored))
+        try:
+            with closing(_walk(entry, attack, points, ctx)) as walk:
+                progress.begin(f"attack {attack['name']}", None)
+                for point in walk:
+                    progress.end()
+                    here = [one for one in missing if one.point.name == point]
+                    if progress.stop_requested():
+                        return False
+                    if here:
+                        _score(cell, cell_dir, catalog, progress, inputs, loaded, here)
+                    if point == missing[-1].point.name:
+                        break
+                    progress.begin(f"attack {attack['name']}, after {point}", None)
+        finally:
+            ctx.restore()
+    return True
+
+
+def _walk(entry: Entry, attack: Mapping[str, Any], points: list[str], ctx: AttackContext) -> Generator[str]:
+    """The names of the points, as the attack reaches them. Raises `PluginError` when they are not what it declares."""
+    spec = entry.spec
+    assert isinstance(spec, AttackSpec)
+    with blame(entry):
+        plugin: Attack[Any] = load_target(spec.load)(spec.config(**attack["with"]))
+        steps = iter(plugin.run(ctx))
+    with closing(steps):  # type: ignore[type-var]
+        for expected in points:
+            with blame(entry):
+                found = next(steps, None)
+            if found is None or found.name != expected:
+                told = f"is at {found.name!r}" if found else "ends"
+                raise PluginError(
+                    f"attack {spec.name!r} {told} where its options promise the point {expected!r}",
+                    code="plugin-attack",
+                    where=entry.distribution,
+                    hint="let `run` yield what `points` tells, in its order",
+                )
+            yield expected
+
+
+def _score(
+    cell: Cell,
+    cell_dir: CellDir,
+    catalog: Catalog,
+    progress: Progress,
+    inputs: Inputs,
+    loaded: LoadedModel,
+    scored: list[Attacked],
+) -> None:
+    """Score the attacked model as it is now."""
+    model = EvalModel(
+        loaded.model,
+        loaded.tokenizer,
+        device=loaded.device,
+        batch_tokens=int(cell.compute.get("eval_tokens") or 2048),
+        memory=ScoreMemory(),
+        originals=loaded.originals,
+        chat=chat_of(cell, loaded.tokenizer),
+    )
+    entries = {entry["name"]: entry for entry in cell.metrics}
+    for one in scored:
+        entry = entries[one.metric]
+        found = catalog.find("metric", entry["use"])
+        spec = found.spec
+        assert isinstance(spec, MetricSpec)
+        examples = inputs.roles[entry["data"]] if entry.get("data") else ()
+        progress.begin(f"scoring {one.name}", len(examples) or None)
+        with blame(found):
+            metric = load_target(spec.load)(spec.config(**entry["with"]))
+        rows = score_entry(
+            entry,
+            metric,
+            model,
+            examples,
+            cell.seed,
+            spec=spec,
+            done=lambda done, _: progress.update(done),
+            guard=partial(blame, found),
+        )
+        cell_dir.write_scores(one.name, [asdict(row) for row in rows])
+        progress.end()
