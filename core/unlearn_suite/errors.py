@@ -47,11 +47,11 @@ class PlanError(SuiteError):
 
 
 class PlanErrors(SuiteError):
-    """Everything that is wrong in a plan, at once, in the order of the file."""
+    """Everything that is wrong in a plan, at once, in the order of the file; or in its data, cell by cell."""
 
     exit_code = USAGE
 
-    def __init__(self, errors: Sequence[PlanError]) -> None:
+    def __init__(self, errors: Sequence[SuiteError]) -> None:
         self.errors = list(errors)
         super().__init__("\n".join(str(e) for e in self.errors), code="plan")
 

@@ -48,6 +48,7 @@ class Cell:
     `start`: what the stages begin from, {"from", "control"}: the published model ("original"), one of random weights
     ("random"), or ("start") the model that its "stages" with "seed" make of the roles "data", named by "key".
     "control": the problem itself begins from another one, so this arm only stands beside the others.
+    `chat`: prompts are turns of the model's chat template, in training and evaluation.
     `attacks`, on the unlearned weights: [{"name", "use", "with", "points", "scores"}], `scores` naming the metric
     entries that are scored at each of the `points` ({"strength", "at"}).
     """
@@ -66,6 +67,7 @@ class Cell:
     plugins: dict[str, str]
     summary: Json
     start: Json = field(default_factory=lambda: {"from": "original", "control": False})
+    chat: bool = False
     attacks: list[Json] = field(default_factory=list)
 
     @property
@@ -89,7 +91,7 @@ class Cell:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Cell:
         """The cell of a cell.json. Raises KeyError when a field is missing; ignores unknown ones."""
-        later = ("start", "attacks")
+        later = ("start", "chat", "attacks")
         return cls(**{one.name: data[one.name] for one in fields(cls) if one.name not in later or one.name in data})
 
 
@@ -135,7 +137,8 @@ class _Study:
         start = self._start(problem, identity, data, sources)
         begun = f"{identity}+{start['key']}" if start else identity
         begin = arm.begin_for(problem)
-        metrics = [self._metric(use, begun, sources, seed) for use in problem.metrics]
+        chat = problem.chat
+        metrics = [self._metric(use, begun, sources, seed, chat) for use in problem.metrics]
         attacks = [use for use in self.plan.attacks if stages and use.applies_to(problem)]
         uses = [use.entry for group in problem.data.values() for use in group]
         entries = [
@@ -152,12 +155,15 @@ class _Study:
             "data": sources,
             "stages": [self._stage_identity(stage) for stage in stages],
             "metrics": {
-                use.name: self._metric_key(use, own, sources, seed) for use in problem.metrics if not use.spec.combines
+                use.name: self._metric_key(use, own, sources, seed, chat)
+                for use in problem.metrics
+                if not use.spec.combines
             },
             "precision": precision,
             "seed": seed,
             "plugins": plugins,
             **({"start": start["key"] if begin == "start" else begin} if begin != "original" else {}),
+            **_chat(chat),
             **({"attacks": [self._attack_identity(use, problem) for use in attacks]} if attacks else {}),
         }
         return Cell(
@@ -175,6 +181,7 @@ class _Study:
             plugins=dict(sorted(plugins.items())),
             summary={"problem": problem.summary, "source": problem.source, "family": arm.family},
             start={"from": begin, "control": _is_control(arm, problem), **(start if begin == "start" else {})},
+            chat=chat,
             attacks=[_attack(use, problem) for use in attacks],
         )
 
@@ -196,6 +203,7 @@ class _Study:
             "precision": self.plan.compute.precision,
             "seed": seed,
             "plugins": {HOST: __version__, **{entry.distribution: entry.version for entry in entries}},
+            **_chat(problem.chat),
         }
         return {"stages": [_stage(s) for s in problem.start], "seed": seed, "data": roles, "key": digest(matter, 16)}
 
@@ -221,7 +229,7 @@ class _Study:
     def _attack_identity(self, use: AttackUse, problem: Problem) -> Json:
         return {**_attack(use, problem), "with": self._options(use.config, self._file)}
 
-    def _metric(self, use: MetricUse, model: str, sources: Mapping[str, Any], seed: int) -> Json:
+    def _metric(self, use: MetricUse, model: str, sources: Mapping[str, Any], seed: int, chat: bool) -> Json:
         """A metric entry; its key names the base model's scores and is equal only if they are."""
         return {
             "name": use.name,
@@ -230,13 +238,13 @@ class _Study:
             "data": use.data,
             "want": use.want,
             "show": list(use.show),
-            "key": self._metric_key(use, model, sources, seed),
+            "key": self._metric_key(use, model, sources, seed, chat),
             "combines": use.spec.combines,
             "summary": use.spec.summary,
             "values": {name: asdict(value) for name, value in use.spec.values.items()},
         }
 
-    def _metric_key(self, use: MetricUse, model: str, sources: Mapping[str, Any], seed: int) -> str:
+    def _metric_key(self, use: MetricUse, model: str, sources: Mapping[str, Any], seed: int, chat: bool) -> str:
         matter = {
             "model": model,
             "use": use.entry.qualified,
@@ -245,6 +253,7 @@ class _Study:
             "precision": self.plan.compute.precision,
             "versions": [__version__, use.entry.version],
             **({"seed": seed} if use.spec.sampled else {}),
+            **_chat(chat),
         }
         return digest(matter, 16)
 
@@ -267,6 +276,11 @@ class _Study:
         if path not in self._files:
             self._files[path] = content_hash(path)
         return self._files[path]
+
+
+def _chat(chat: bool) -> Json:
+    """What chat turns add to an identity: nothing where there are none."""
+    return {"chat": True} if chat else {}
 
 
 def _attack(use: AttackUse, problem: Problem) -> Json:

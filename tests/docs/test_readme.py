@@ -73,6 +73,10 @@ def test_the_shipped_plans_are_fine(capsys, tmp_path):
     plans = [*ROOT.glob("docs/plans/*.yaml"), *ROOT.glob("plugins/*/plans/*.yaml")]
     assert ROOT / "docs/plans/quickstart.yaml" in plans
     (tmp_path / "tofu").mkdir()  # data that a user puts beside the plan
+    named = re.findall(r"\bdata/[\w./]+", "".join(plan.read_text() for plan in plans))
+    for name in (*named, "data/custom/forget.jsonl", "data/custom/retain.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch() if "." in name else (tmp_path / name).mkdir(exist_ok=True)
     for plan in plans:
         shutil.copy(plan, tmp_path)
         status, told = command(capsys, "plan", "check", str(tmp_path / plan.name))

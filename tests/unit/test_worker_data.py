@@ -71,7 +71,26 @@ def test_bad_data_ends_the_run_before_any_training(file, change, code, words, mo
     assert ended.value.code == code and "Traceback" not in told
     for word in words:
         assert word in told
-    assert not list(tmp_path.glob("runs/p/cells/*/scalars.jsonl"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_all_problems_are_checked_before_the_first_is_trained(model, tmp_path, monkeypatch, capsys):
+    (tmp_path / "model").symlink_to(model)
+    for name, rows in ROWS.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    second = PLAN[PLAN.index("  - name: words") : PLAN.index("arms:")].replace("words", "more")
+    second = second.replace("held-out.jsonl", "forget.jsonl").replace("group: kept", "group: lost")
+    third = second.replace("more", "last").replace("group: lost", "group: kept")
+    arms = "arms:\n  base: {stages: []}\n"
+    (tmp_path / "plan.yaml").write_text(PLAN.replace("arms:\n", f"{second}{third}{arms}"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "plan.yaml"])
+    told = "".join(capsys.readouterr())
+    assert ended.value.code == 2 and not (tmp_path / "runs").exists()
+    assert told.count("problem 'more': the data role 'retain' has no examples") == 1
+    assert told.count("problem 'last', data role 'held-out': 1 of 1 texts are in role 'forget'") == 1
+    assert "words" not in told
 
 
 def cell(*scored: str) -> Cell:

@@ -70,6 +70,7 @@ def run(
         found = estimates([c for c in chosen if _state(c, path) != "done"], catalog, path) if estimate else None
         _list(chosen, path, found, as_json)
         return exit_code(found or ())
+    _check_data([cell for cell in chosen if _state(cell, path) != "done"], catalog, plan.compute)
     with RunDir.open(runs, plan.name) as run_dir:
         heads = [{"id": cell.id, "folder": cell.folder} for cell in cells]
         run_dir.save_plan(plan.path.read_text(encoding="utf-8"), {**resolved(plan), "cells": heads})
@@ -156,6 +157,14 @@ def _run(
         plugins=files,
         debug=debugging(),
     )
+
+
+def _check_data(cells: list[Cell], catalog: Catalog, compute: Compute) -> None:
+    """Raise what is wrong with the data of the cells to do, before anything is run or written."""
+    if cells:
+        from ..worker.before import check_data
+
+        check_data(cells, catalog, keep=compute.workers == compute.devices == 1)
 
 
 def _execute(*arguments: Any) -> None:

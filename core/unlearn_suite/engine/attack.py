@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..models.chat import ChatTemplate
 from ..specs import AttackConfig, AttackPoint, Example
 from .adversary import Adversary
 from .batch import RoleData, encode
@@ -26,7 +27,8 @@ class AttackContext:
 
     `model` and `tokenizer` are the live objects; weights are changed through `adversary` (inner steps) or `put`.
     `examples`: the problem's data by role. `generator` is the only randomness, seeded by the cell. `originals`:
-    published values of the tensors that unlearning has changed. `say` tells the user something.
+    published values of the tensors that unlearning has changed. `say` tells the user something. `chat`: how the
+    problem's prompts become turns of the user; none = they are plain text.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class AttackContext:
         seed: int,
         originals: Mapping[str, Tensor],
         say: Callable[[str], None],
+        chat: ChatTemplate | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -44,6 +47,7 @@ class AttackContext:
         self.seed = seed
         self.originals = originals
         self.say = say
+        self.chat = chat
         self.shape = ModelShape.of(model)
         self.generator: Generator = torch.Generator().manual_seed(seed)
         self._before: dict[str, Tensor] = {}
@@ -69,7 +73,7 @@ class AttackContext:
 
     def encode(self, role: str, length: int) -> RoleData:
         """A role's examples as tokens, cut at `length`; its `batch(step, size)` is a function of (seed, step)."""
-        encoded = encode(self.tokenizer, self.examples[role], length)
+        encoded = encode(self.tokenizer, self.examples[role], length, chat=self.chat)
         return RoleData(role, encoded, self.tokenizer.pad_token_id or 0, self.seed)
 
     def put(self, name: str, values: Tensor) -> None:

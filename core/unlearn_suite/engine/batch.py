@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import PlanError
+from ..models.chat import ChatTemplate
 from ..specs import Example
 
 Over = Literal["content", "response"]
@@ -131,21 +132,34 @@ def _keyed(batch: Batch, keys: tuple[str, ...]) -> Batch:
     return batch
 
 
-def encode(tokenizer: Any, examples: Sequence[Example], length: int, *, end: bool = False) -> list[Encoded]:
+def encode(
+    tokenizer: Any,
+    examples: Sequence[Example],
+    length: int,
+    *,
+    end: bool = False,
+    chat: ChatTemplate | None = None,
+) -> list[Encoded]:
     """Tokenise prompt and text apart (so that the boundary is exact) and cut to `length` tokens.
+
+    With `chat` a prompt is the user's turn, its text the assistant's, and what ends a turn is its end token.
 
     A prompt that would leave no room keeps its end: at least half of `length` goes to the text. `end`: the end token
     is the last of every text. Raises `PlanError` when there is none.
     """
     if end and tokenizer.eos_token_id is None:
         raise PlanError("the tokenizer has no end token", code="no-end-token", hint="set `end: false` in the stage")
-    closing = [tokenizer.eos_token_id] if end else []
     encoded = []
     for example in examples:
-        prompt = tokenizer(example.prompt)["input_ids"] if example.prompt else []
-        text = tokenizer(example.text, add_special_tokens=not example.prompt)["input_ids"] if example.text else []
-        if text[-1:] != closing:
-            text = text + closing if text else text
+        closing = [tokenizer.eos_token_id] if end else []
+        if chat and example.prompt:
+            prompt, text = chat.prompt(example.prompt), chat.answer(example.text)
+            closing = chat.closing if end else []
+        else:
+            prompt = tokenizer(example.prompt)["input_ids"] if example.prompt else []
+            text = tokenizer(example.text, add_special_tokens=not example.prompt)["input_ids"] if example.text else []
+        if text and text[-len(closing) :] != closing:
+            text = text + closing
         prompt = prompt[-max(length - len(text), length // 2) :]
         ids = (prompt + text)[:length]
         if len(ids) >= 2:
@@ -219,11 +233,12 @@ def make_roles(
     seed: int,
     pad_id: int,
     end: bool = False,
+    chat: ChatTemplate | None = None,
 ) -> dict[str, RoleData]:
     """Encode every role that has text."""
     roles = {}
     for role, items in examples.items():
-        encoded = encode(tokenizer, items, length, end=end)
+        encoded = encode(tokenizer, items, length, end=end, chat=chat)
         if encoded:
             roles[role] = RoleData(role, encoded, pad_id, seed)
     return roles

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import PlanError, TrainingError
+from ..models.chat import ChatTemplate
 from ..specs import Example, Train
 from .adversary import Adversary
 from .batch import Batch, RoleData, encode
@@ -75,6 +76,7 @@ class StageContext:
     services: Services
     device: torch.device
     processes: Processes = field(default_factory=Processes)
+    chat: ChatTemplate | None = None
     step_index: int = 0
     updates: int = 0
     optimizer: Optimizer = field(init=False)
@@ -131,7 +133,7 @@ class StageContext:
 
     def encode(self, role: str, examples: Sequence[Example]) -> RoleData:
         """Examples as a role of their own, cut and ordered as the stage's are."""
-        encoded = encode(self.tokenizer, examples, self.train.length, end=self.train.end)
+        encoded = encode(self.tokenizer, examples, self.train.length, end=self.train.end, chat=self.chat)
         return RoleData(role, encoded, self.tokenizer.pad_token_id or 0, self.seed)
 
     def set_role(self, role: str, examples: Sequence[Example]) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import TrainingError
+from ..models.chat import ChatTemplate
 from ..specs import Example, Train
 from . import checkpoint
 from .accounting import Meter, StageCost
@@ -51,6 +52,8 @@ class StageJob:
     """wraps every call into the objective, so that what it raises is reported as its own"""
     shelf: Shelf = field(default_factory=Shelf)
     """where what the stage's base model computes is kept"""
+    chat: ChatTemplate | None = None
+    """how prompts become turns of the user; none = they are plain text"""
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,9 @@ def open_context(tokenizer: Any, job: StageJob, views: ModelViews, device: torch
     generator = torch.Generator().manual_seed(job.seed * 1_000_003 + job.index)
     pad_id = tokenizer.pad_token_id or 0
     train = job.train
-    roles = make_roles(tokenizer, job.examples, length=train.length, seed=job.seed, pad_id=pad_id, end=train.end)
+    roles = make_roles(
+        tokenizer, job.examples, length=train.length, seed=job.seed, pad_id=pad_id, end=train.end, chat=job.chat
+    )
     job.artifacts.mkdir(parents=True, exist_ok=True)
     return StageContext(
         views=views,
@@ -225,6 +230,7 @@ def open_context(tokenizer: Any, job: StageJob, views: ModelViews, device: torch
         services=job.services,
         device=device,
         processes=here(),
+        chat=job.chat,
     )
 
 

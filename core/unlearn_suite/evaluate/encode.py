@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import PrerequisiteError, SuiteError
+from ..models.chat import ChatTemplate
 
 LOG = logging.getLogger(__name__)
 
@@ -39,11 +40,13 @@ def max_length_of(hf: Any, tokenizer: Any) -> int:
 
 
 class Encoder:
-    """Strings to token ids, pairs to `Item`s, long texts to windows."""
+    """Strings to token ids, pairs to `Item`s, long texts to windows. With `chat` a prompt (a context that is not
+    empty) is a turn of the user, and what follows it the assistant's."""
 
-    def __init__(self, tokenizer: Any, max_length: int) -> None:
+    def __init__(self, tokenizer: Any, max_length: int, chat: ChatTemplate | None = None) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.chat = chat
         self._prefix_id = tokenizer.bos_token_id
         if self._prefix_id is None:
             self._prefix_id = tokenizer.eos_token_id
@@ -68,14 +71,22 @@ class Encoder:
 
     def prompt(self, text: str, room: int) -> list[int]:
         """Ids of a prompt to continue by `room` tokens; a longer prompt keeps its end."""
-        ids = (self.ids(text) if text else []) or [self.prefix_id]
+        ids = self.given(text) or [self.prefix_id]
         return ids[-max(self.max_length - room, 1) :]
+
+    def given(self, text: str) -> list[int]:
+        """Ids of a whole prompt, none for an empty one."""
+        if not text:
+            return []
+        return self.chat.prompt(text) if self.chat else self.ids(text)
 
     def pair(self, context: str, continuation: str) -> Item:
         """Spaces at the end of the context count to the continuation; the boundary is found in the
         tokens of both together. Raises `SuiteError` for a continuation without tokens."""
         if not context:
             return self._without_context(continuation)
+        if self.chat:
+            return self._item(self.chat.prompt(context), self.chat.answer(continuation), continuation)
         stripped = context.rstrip()
         continuation = context[len(stripped) :] + continuation
         given = self.ids(stripped) if stripped else []

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..models.chat import ChatTemplate
 from .encode import Encoder, Item, max_length_of
 from .forward import Forward
 from .generate import Generator, Sampling
@@ -27,8 +28,9 @@ class EvalModel:
     `batch_tokens` bounds rows x tokens of a forward pass, `rows` the sequences generated together; neither
     changes a result beyond rounding. `progress(done, total)` is called after every batch. `memory` answers
     what was asked before; only for a model whose weights stand still. `originals` holds the published values of the
-    parameters that are others now, where that is known. `first` is the number of the first prompt
-    among all prompts, where a metric is given its examples in parts.
+    parameters that are others now, where that is known. With `chat` every prompt (a context that is not empty) is a
+    turn of the user, and what follows it the assistant's. `first` is the number of the first prompt among all prompts,
+    where a metric is given its examples in parts.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class EvalModel:
         max_length: int | None = None,
         memory: ScoreMemory | None = None,
         originals: MutableMapping[str, Tensor] | None = None,
+        chat: ChatTemplate | None = None,
     ) -> None:
         self.hf = hf
         self.tokenizer = tokenizer
@@ -51,9 +54,10 @@ class EvalModel:
         self.max_length = max_length or max_length_of(hf, tokenizer)
         self.progress: Progress | None = None
         self.memory = memory
+        self.chat = chat
         self.first = 0
         self._originals = originals if originals is not None else {}
-        self._encoder = Encoder(tokenizer, self.max_length)
+        self._encoder = Encoder(tokenizer, self.max_length, chat)
         self._forward = Forward(hf, self.device)
 
     def logprobs(self, pairs: Sequence[tuple[str, str]], *, moments: bool = False) -> list[TokenScores]:
@@ -129,6 +133,7 @@ class EvalModel:
                 batch_tokens=self.batch_tokens,
                 rows=self.rows,
                 max_length=self.max_length,
+                chat=self.chat,
             )
         finally:
             self._swap()
@@ -145,7 +150,8 @@ class EvalModel:
     def _eos_ids(self) -> frozenset[int]:
         configured = getattr(getattr(self.hf, "generation_config", None), "eos_token_id", None)
         ids = configured if isinstance(configured, list) else [configured]
-        return frozenset(i for i in (*ids, self.tokenizer.eos_token_id) if i is not None)
+        turn_end = self.chat.closing[:1] if self.chat and len(self.chat.closing) == 1 else []
+        return frozenset(i for i in (*ids, self.tokenizer.eos_token_id, *turn_end) if i is not None)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

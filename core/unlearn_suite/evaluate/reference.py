@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import PrerequisiteError
+from ..models.chat import ChatTemplate
 from .model import EvalModel
 
 
@@ -33,4 +34,10 @@ def reference_model(folder: Path, model: EvalModel, *, same_tokenizer: bool = Tr
             where=str(folder),
             hint="give a checkpoint of the same family",
         )
-    return EvalModel(hf.to(model.device).eval(), tokenizer, device=model.device, batch_tokens=model.batch_tokens)
+    return EvalModel(
+        hf.to(model.device).eval(),
+        tokenizer,
+        device=model.device,
+        batch_tokens=model.batch_tokens,
+        chat=ChatTemplate(tokenizer) if same_tokenizer and model.chat else None,
+    )

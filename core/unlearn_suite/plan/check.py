@@ -81,13 +81,18 @@ def _explain(error: ValidationError, root: Node, model: type[BaseModel], faults:
     for path, found in groups.items():
         deeper = any(len(other) > len(path) and other[: len(path)] == path for other in groups)
         # A leftover of the location names a branch of a union; the branch that got further says more.
-        plain = [detail for left, detail in found if not (deeper and left and detail["type"] in EXPECTED)]
+        # And a list is not too short because its items are wrong.
+        plain = [detail for left, detail in found if not (deeper and _less_said(left, detail["type"]))]
         expected = [detail for detail in plain if detail["type"] in EXPECTED]
         if expected:
             _note_unexpected(expected, root, path, faults)
         for detail in plain:
             if detail["type"] not in EXPECTED:
                 _note_other(detail, root, path, model, faults)
+
+
+def _less_said(leftover: int, kind: str) -> bool:
+    return kind == "too_short" or (leftover > 0 and kind in EXPECTED)
 
 
 def _known_part(root: Node, loc: Sequence[str | int]) -> tuple[str | int, ...]:

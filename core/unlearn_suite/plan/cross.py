@@ -30,7 +30,8 @@ def _check_stage(stage: Stage, problem: Problem, faults: Faults) -> None:
         if role not in problem.data:
             message = f"{reader} needs the data role {role!r}"
             hint = f"problem {problem.label!r} has: {', '.join(problem.data) or 'none'}"
-            faults.add(stage.at, f"{message}, which problem {problem.label!r} lacks", "plan-role", hint)
+            at = problem.dropped.get(role, stage.at)
+            faults.add(at, f"{message}, which problem {problem.label!r} lacks", "plan-role", hint)
 
 
 def check_shipped(problems: Sequence[Problem], arms: Sequence[Arm], faults: Faults) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from ..specs import ProblemSpec
 from .changes import changed
@@ -32,6 +33,13 @@ def read_fragment(spec: ProblemSpec, faults: Faults, at: Mark | str = "") -> Nod
     return body
 
 
+class Dropped(NamedTuple):
+    """What the plan takes out of the problem that is read, and where."""
+
+    roles: Mapping[str, Mark]
+    entries: Mapping[str, Mark]
+
+
 class ProblemReader:
     """Reads the entries of `problems`. `extra` are the plan's own metrics, added to every problem; `wanted` are the
     stages of problems that arms take (others are only read in problems that the plan writes out)."""
@@ -42,6 +50,7 @@ class ProblemReader:
         self.extra = extra
         self.wanted = wanted
         self._fragments: dict[str, Node | None] = {}
+        self._dropped = Dropped({}, {})
 
     def read(self, node: Node) -> Problem | None:
         """A problem, or None with what is wrong noted."""
@@ -58,6 +67,7 @@ class ProblemReader:
             return None
         words = check(node, ProblemWords, self.faults)
         label = words.name if words else str(node.map["name"].plain())
+        self._dropped = Dropped({}, {})
         return self._resolve(node, label, "", own=True)
 
     def _shipped(self, node: Node) -> Problem | None:
@@ -79,14 +89,17 @@ class ProblemReader:
         return self._fragments[qualified]
 
     def _changed(self, body: Node, node: Node, label: str) -> Node:
-        """The fragment with the plan's `data` and `metrics` merged in, and its `set` carried out."""
+        """The fragment with the plan's `data` and `metrics` merged in or dropped, and its `set` carried out."""
         items = dict(body.map)
-        data = node.under("data")
+        data, metrics = node.under("data"), node.under("metrics")
+        self._dropped = Dropped(_nulls(data), _nulls(metrics))
         if data is not None and isinstance(data.value, dict):
-            items["data"] = merge(items.get("data", data), data)
-        metrics = node.under("metrics")
+            items["data"] = self._changed_data(items.get("data"), data, label)
         if metrics is not None and isinstance(metrics.value, dict):
             items["metrics"] = self._changed_metrics(items.get("metrics"), metrics, label)
+        chat = node.under("chat")
+        if chat is not None and chat.value is not None:
+            items["chat"] = chat
         changes = node.under("set")
         for path, value in (changes.map if changes else {}).items():
             self._set(items, path, value, label)
@@ -107,11 +120,28 @@ class ProblemReader:
         if new is not None:
             items[word] = replace(part, value={**part.map, "stages": new})
 
+    def _changed_data(self, body: Node | None, changes: Node, label: str) -> Node:
+        roles = body.map if body else {}
+        for role in (role for role in self._dropped.roles if role not in roles):
+            hint = suggest(role, roles, all_of_them="its roles")
+            message = f"problem {label!r} has no data role {role!r} to drop"
+            self.faults.add(self._dropped.roles[role], message, "plan-role", hint)
+        items = {role: child for role, child in roles.items() if role not in self._dropped.roles}
+        given = {role: child for role, child in changes.map.items() if role not in self._dropped.roles}
+        return merge(replace(body or changes, value=items), replace(changes, value=given))
+
     def _changed_metrics(self, body: Node | None, changes: Node, label: str) -> Node:
         entries = [_as_mapping(entry) for entry in (body.items if body else [])]
         names = [metric_name(entry) for entry in entries]
         for name, change in changes.map.items():
-            if not isinstance(change.value, dict):
+            if change.value is None and name in names:
+                entries = [entry for entry in entries if metric_name(entry) != name]
+                names.remove(name)
+            elif change.value is None:
+                hint = suggest(name, names, all_of_them="its entries")
+                message = f"problem {label!r} has no metric entry {name!r} to drop"
+                self.faults.add(change.key_or_value, message, "plan-metric", hint)
+            elif not isinstance(change.value, dict):
                 message = f"{name!r}: expected a mapping, found {change.kind()}"
                 self.faults.add(change.at, message, "plan-type")
             elif name in names:
@@ -127,7 +157,7 @@ class ProblemReader:
         return replace(body or changes, value=entries)
 
     def _resolve(self, body: Node, label: str, source: str, *, own: bool) -> Problem | None:
-        summary = body.under("summary")
+        summary, chat = body.under("summary"), body.under("chat")
         data_node = body.under("data")
         roles = data_node.map if data_node else {}
         data = {role: self.resolver.data(child) for role, child in roles.items()}
@@ -147,6 +177,8 @@ class ProblemReader:
             default=shipped.get("default"),
             start=start or (),
             oracle=shipped.get("oracle"),
+            chat=chat is not None and chat.value is True,
+            dropped=self._dropped.roles,
         )
 
     def _stages(self, node: Node | None) -> tuple[Stage, ...] | None:
@@ -162,7 +194,7 @@ class ProblemReader:
         uses: list[MetricUse] = []
         entries = [*own, *added]
         for entry in entries:
-            use = self.resolver.metric(entry, roles, label)
+            use = self.resolver.metric(entry, roles, label, self._dropped.roles)
             if use is None:
                 continue
             if any(use.name == other.name for other in uses):
@@ -172,8 +204,14 @@ class ProblemReader:
         if len(uses) < len(entries):
             return None
         for entry, use in zip(entries, uses, strict=True):
-            check_combined(entry, use, uses, label, self.faults)
+            check_combined(entry, use, uses, self._dropped.entries, label, self.faults)
         return uses
+
+
+def _nulls(changes: Node | None) -> dict[str, Mark]:
+    """The names that the plan gives null, and where."""
+    items = changes.map if changes is not None else {}
+    return {name: child.key_or_value for name, child in items.items() if child.value is None}
 
 
 def metric_name(entry: Node) -> str:

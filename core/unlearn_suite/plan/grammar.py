@@ -193,11 +193,13 @@ class ProblemUseWords(Config):
     options: dict[str, Any] | None = Field(default=None, alias="with")
     """what its `parameters` ask for (`unlearn-suite plugins show NAME`)"""
     data: dict[str, Any] | None = None
-    """changes to its data roles, merged deeply; further roles"""
+    """changes to its data roles, merged deeply; further roles; null drops a role"""
     metrics: dict[str, Any] | None = None
-    """changes to its metric entries, by their names"""
+    """changes to its metric entries, by their names; further entries; null drops an entry"""
     changes: dict[str, Any] | None = Field(default=None, alias="set")
     """changes to the stages it brings, such as `start.0.steps: 100` (also `default`, `oracle`; stages count from 0)"""
+    chat: bool | None = None
+    """whether prompts are chat turns (none = as the problem says, which is no unless it says yes)"""
 
 
 class _ProblemBody(Config):
@@ -213,6 +215,9 @@ class _ProblemBody(Config):
     """the arm to run when a plan names none"""
     oracle: StagesWords | None = None
     """stages, from the original model, of an arm that never saw what is to be forgotten"""
+    chat: bool = False
+    """each prompt is a turn of the user in the model's own chat template, what follows it the assistant's, in training
+    and evaluation alike; text without a prompt stays as it is"""
 
 
 class ProblemWords(_ProblemBody):

@@ -102,7 +102,7 @@ class Problem:
     """A problem with its data roles and metrics. `source` is distribution/name, "" when the plan wrote it.
 
     `start` makes the model that it begins with (() = the model itself). `default` and `oracle` are None where the
-    problem brings none, or no arm asks for them.
+    problem brings none, or no arm asks for them. `chat`: prompts are turns of the model's chat template.
     """
 
     label: str
@@ -113,6 +113,9 @@ class Problem:
     default: tuple[Stage, ...] | None
     start: tuple[Stage, ...] = ()
     oracle: tuple[Stage, ...] | None = None
+    chat: bool = False
+    dropped: Mapping[str, Mark] = field(default_factory=dict, compare=False)
+    """data roles that the plan dropped, and where"""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ from .faults import Faults, suggest
 from .grammar import MetricWords, StageWords, UseWords
 from .model import CatalogLike, DataUse, EntryLike, Kind, MetricUse, Stage
 from .presets import under_preset
-from .text import Node
+from .text import Mark, Node
 
 S = TypeVar("S", AttackSpec, DatasetSpec, MetricSpec, ObjectiveSpec)
 
@@ -114,8 +114,10 @@ class Resolver:
         words = check(_without(node, misplaced), StageWords, self.faults)
         return None if misplaced else words
 
-    def metric(self, node: Node, roles: Collection[str], problem: str) -> MetricUse | None:
-        """A metric entry: a name, or a mapping; `roles` are the problem's."""
+    def metric(
+        self, node: Node, roles: Collection[str], problem: str, dropped: Mapping[str, Mark] | None = None
+    ) -> MetricUse | None:
+        """A metric entry: a name, or a mapping; `roles` are the problem's, `dropped` those the plan took out of it."""
         if isinstance(node.value, str):
             node = Node({"use": node}, node.at, node.key_at, node.folder)
         words = check(node, MetricWords, self.faults)
@@ -124,13 +126,15 @@ class Resolver:
             return None
         spec = found[1]
         config = self.options(node, spec.config)
-        fits = self._metric_data(node, spec, roles, problem)
+        fits = self._metric_data(node, spec, roles, problem, dropped or {})
         show = self._show(node, spec)
         if config is None or words is None or show is None or not fits:
             return None
         return MetricUse(words.name or spec.name, *found, config, words.data, words.want, show)
 
-    def _metric_data(self, node: Node, spec: MetricSpec, roles: Collection[str], problem: str) -> bool:
+    def _metric_data(
+        self, node: Node, spec: MetricSpec, roles: Collection[str], problem: str, dropped: Mapping[str, Mark]
+    ) -> bool:
         role = node.under("data")
         if role is None or role.value is None:
             if spec.needs_data:
@@ -140,7 +144,12 @@ class Resolver:
             return not spec.needs_data
         if not isinstance(role.value, str):
             return False
-        if role.value not in roles:
+        if role.value in dropped:
+            reader = (node.under("name") or node.map["use"]).value
+            hint = f"drop that entry as well, as in metrics: {{{reader}: null}}, or give it another role"
+            message = f"data role {role.value!r} cannot be dropped: metric entry {reader!r} reads it"
+            self.faults.add(dropped[role.value], message, "plan-role", hint)
+        elif role.value not in roles:
             message = f"problem {problem!r} has no data role {role.value!r}"
             hint = suggest(role.value, roles, all_of_them="its roles")
             self.faults.add(role.at, message, "plan-role", hint)

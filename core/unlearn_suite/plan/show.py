@@ -59,6 +59,8 @@ def _problem(problem: Problem, taken: Collection[Shipped]) -> dict[str, Any]:
     shown: dict[str, Any] = {"name": problem.label, "summary": problem.summary}
     shown["data"] = {role: _data(uses) for role, uses in problem.data.items()}
     shown["metrics"] = [_metric(metric) for metric in problem.metrics]
+    if problem.chat:
+        shown["chat"] = True
     if problem.start:
         shown["start"] = {"stages": _stages(problem.start)}
     if problem.default is not None and "default" in taken:

@@ -16,6 +16,7 @@ from ..evaluate.score import score_entry
 from ..plugins import Entry, blame, load_target
 from ..specs import AttackSpec, MetricSpec
 from ..study import Attacked, attacked
+from .loaded import chat_of
 
 if TYPE_CHECKING:
     from ..plugins import Catalog
@@ -40,8 +41,9 @@ def attack_cell(
             continue
         loaded.bring(None, progress)
         entry = catalog.find("attack", attack["use"])
+        chat = chat_of(cell, loaded.tokenizer)
         ctx = AttackContext(
-            loaded.model, loaded.tokenizer, inputs.roles, cell.seed, dict(loaded.originals), progress.say
+            loaded.model, loaded.tokenizer, inputs.roles, cell.seed, dict(loaded.originals), progress.say, chat
         )
         points = list(dict.fromkeys(one.point.name for one in scored))
         try:
@@ -101,6 +103,7 @@ def _score(
         batch_tokens=int(cell.compute.get("eval_tokens") or 2048),
         memory=ScoreMemory(),
         originals=loaded.originals,
+        chat=chat_of(cell, loaded.tokenizer),
     )
     entries = {entry["name"]: entry for entry in cell.metrics}
     for one in scored:

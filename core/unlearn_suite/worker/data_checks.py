@@ -24,51 +24,59 @@ def check_examples(cell: Cell, roles: Roles) -> None:
     """Raises `PlanError` for labels outside the choices, ids that a metric cannot tell apart, and leaks."""
     scored = {entry["data"] for entry in cell.metrics if entry.get("data")}
     for role, examples in roles.items():
-        _check_answers(role, examples)
+        place = _place(cell, role)
+        _check_answers(examples, place)
         if role in scored:
-            _check_ids(role, examples)
+            _check_ids(examples, place)
         parts = [[e for e in examples if e.group == group] for group in GROUPS]
-        _check_leak(f"role {role!r}, group {GROUPS[0]}", parts[0], f"group {GROUPS[1]}", parts[1])
+        _check_leak(f"role {role!r}, group {GROUPS[0]}", parts[0], f"group {GROUPS[1]}", parts[1], place)
     for role in HELD_OUT:
-        _check_leak("role 'forget'", roles.get("forget", ()), f"role {role!r}", roles.get(role, ()))
+        found = roles.get("forget", ()), f"role {role!r}", roles.get(role, ())
+        _check_leak("role 'forget'", *found, _place(cell, role))
 
 
 def check_lengths(cell: Cell, roles: Roles, encoder: Encoder) -> None:
     """Raises `PlanError` for a prompt, or a text or choice after a prompt, that exceeds the model's context."""
+    room = encoder.max_length - (len(encoder.chat.prompt("")) if encoder.chat else 0)
     for role in dict.fromkeys(entry["data"] for entry in cell.metrics if entry.get("data")):
         for example in roles[role]:
             after = (example.text, *example.choices) if example.prompt else example.choices
             for what, text in (("prompt", example.prompt), *(("text", text) for text in after)):
+                ids_of = encoder.given if what == "prompt" else encoder.ids
                 # no tokenizer makes more tokens than there are bytes
-                if len(text.encode()) <= encoder.max_length or (n := len(encoder.ids(text))) <= encoder.max_length:
+                if len(text.encode()) <= room or (n := len(ids_of(text))) <= encoder.max_length:
                     continue
                 raise PlanError(
                     f"the {what} of {example.id!r} has {n} tokens; the model's context is {encoder.max_length}",
                     code="data-length",
-                    where=f"data role {role!r}",
+                    where=_place(cell, role),
                     hint="shorten it, leave it out, or take a model with a longer context",
                 )
 
 
-def _check_answers(role: str, examples: Sequence[Example]) -> None:
+def _place(cell: Cell, role: str) -> str:
+    return f"problem {cell.problem!r}, data role {role!r}"
+
+
+def _check_answers(examples: Sequence[Example], place: str) -> None:
     for example in examples:
         if example.answer is not None and not 0 <= example.answer < len(example.choices):
             raise PlanError(
                 f"the answer of {example.id!r} is {example.answer}, and it has {len(example.choices)} choices",
                 code="data-answer",
-                where=f"data role {role!r}",
+                where=place,
                 hint="answers count from 0",
             )
 
 
-def _check_ids(role: str, examples: Sequence[Example]) -> None:
+def _check_ids(examples: Sequence[Example], place: str) -> None:
     seen: set[str] = set()
     for example in examples:
         if example.id in seen:
             raise PlanError(
                 f"two examples have the id {example.id!r}",
                 code="data-ids",
-                where=f"data role {role!r}",
+                where=place,
                 hint="two datasets of the role overlap, or are files of the same name: rename one",
             )
         seen.add(example.id)
@@ -80,14 +88,14 @@ def forgotten_and_kept(roles: Roles) -> str:
     return f"{len(both)} texts are in role 'forget' and in role 'retain', such as {both[0][0]!r}" if both else ""
 
 
-def _check_leak(one: str, examples: Sequence[Example], other: str, held_out: Sequence[Example]) -> None:
+def _check_leak(one: str, examples: Sequence[Example], other: str, held_out: Sequence[Example], place: str) -> None:
     both = _in_both(examples, held_out)
     if both:
         first, second = both[0]
         raise PlanError(
             f"{len(both)} of {len(held_out)} texts are in {one} and in {other}, such as {first!r} and {second!r}",
             code="data-leak",
-            where=other,
+            where=place,
             hint="the second must hold texts that the first does not have: take them out of one of the two",
         )
 

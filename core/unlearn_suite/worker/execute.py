@@ -14,7 +14,7 @@ from .attacking import attack_cell
 from .beginning import Interrupted, begin
 from .data_checks import check_lengths
 from .inputs import Inputs
-from .loaded import borrowed_model
+from .loaded import borrowed_model, chat_of
 from .scoring import score_cell
 from .training import first_needs, train_cell
 
@@ -40,7 +40,9 @@ def execute(cell: Cell, cell_dir: CellDir, catalog: Catalog, run: RunDir, progre
             choose = first_needs(cell, cell_dir, catalog)
             loaded = stack.enter_context(borrowed_model(cell, progress, choose))
             progress.end()
-        check_lengths(cell, inputs.roles, Encoder(loaded.tokenizer, max_length_of(loaded.model, loaded.tokenizer)))
+        tokenizer = loaded.tokenizer
+        encoder = Encoder(tokenizer, max_length_of(loaded.model, tokenizer), chat_of(cell, tokenizer))
+        check_lengths(cell, inputs.roles, encoder)
         if cell.start["from"] != "original":
             with clock("start"):
                 begin(cell, cell_dir, catalog, run, progress, inputs, loaded)

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 _loaded: dict[str, tuple[Example, ...]] = {}
 
 
+def forget_loaded() -> None:
+    """Let go of the examples that this process has loaded."""
+    _loaded.clear()
+
+
 class Inputs:
     """Examples by role. A role of several datasets is their concatenation."""
 
@@ -46,7 +51,7 @@ class Inputs:
             raise PrerequisiteError(
                 f"the data role {role!r} has no examples from {source['use']}",
                 code="empty-role",
-                where=self.cell.folder,
+                where=f"problem {self.cell.problem!r}",
                 hint="check the dataset's options (a subject, a part, a filter)",
             )
         return examples

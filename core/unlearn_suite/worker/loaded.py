@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import models
 from ..engine.distributed import device_of_process, launched
 from ..errors import PrerequisiteError
+from ..models.chat import ChatTemplate
 from ..study import canonical
 
 if TYPE_CHECKING:
@@ -102,6 +103,11 @@ def _load(cell: Cell, progress: Progress, choose: Choose | None) -> LoadedModel:
         model, tokenizer, absent = models.load_part(cell.model_ref, dtype, place, choose, say=progress.say)
         _held[key] = LoadedModel(model, tokenizer, device, absent)
     return _held[key]
+
+
+def chat_of(cell: Cell, tokenizer: Any) -> ChatTemplate | None:
+    """How the cell's prompts become turns of the user; None where they are plain text. Raises `PrerequisiteError`."""
+    return ChatTemplate(tokenizer) if cell.chat else None
 
 
 def device_of(cell: Cell) -> torch.device:

@@ -12,6 +12,7 @@ from ..evaluate.model import EvalModel
 from ..evaluate.score import score_entry
 from ..plugins import blame, load_target
 from ..specs import MetricSpec
+from .loaded import chat_of
 
 if TYPE_CHECKING:
     from ..plugins import Catalog
@@ -48,6 +49,7 @@ def score_cell(
         batch_tokens=int(cell.compute.get("eval_tokens") or 2048),
         memory=ScoreMemory(),
         originals=loaded.originals,
+        chat=chat_of(cell, loaded.tokenizer),
     )
     for entry in cell.metrics:
         if entry["combines"] or cell_dir.has_scores(entry["name"]):

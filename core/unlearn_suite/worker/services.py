@@ -11,6 +11,7 @@ from ..evaluate.model import EvalModel
 from ..evaluate.text import text_statistics
 from ..store.atomic import write_json
 from ..study import digest
+from .loaded import chat_of
 
 if TYPE_CHECKING:
     from ..runner.progress import Progress
@@ -30,12 +31,14 @@ class StageServices:
         if cell.start["from"] != "original":
             earlier |= {"start": cell.start.get("key") or ["random", cell.seed]}
         self._weights = {"model": cell.model_ref, "precision": cell.precision, **earlier}
+        self._weights |= {"chat": True} if cell.chat else {}
+        self._chat = chat_of(cell, loaded.tokenizer)
 
     def sample(
         self, prompts: Sequence[str], *, n: int, max_new_tokens: int, temperature: float, top_p: float, seed: int
     ) -> list[list[str]]:
         self._loaded.bring(None, self._progress)
-        model = EvalModel(self._loaded.model, self._loaded.tokenizer, device=self._loaded.device)
+        model = EvalModel(self._loaded.model, self._loaded.tokenizer, device=self._loaded.device, chat=self._chat)
         self._progress.begin("sampling from the model", len(prompts) * n)
         model.progress = lambda done, _: self._progress.update(done)
         texts = model.generate(

@@ -13,6 +13,7 @@ from ..engine.objective import Objective, Scalars
 from ..engine.shape import ModelShape
 from ..plugins import Entry, blame, load_target
 from ..specs import ObjectiveSpec, Train
+from .loaded import chat_of
 from .services import StageServices
 from .shelves import stage_shelf
 
@@ -179,6 +180,7 @@ def _job(
         on_resume=lambda step: cell_dir.truncate_scalars(index, step),
         guard=lambda: blame(entry),
         shelf=stage_shelf(cell, index, run, loaded),
+        chat=chat_of(cell, loaded.tokenizer),
     )
     return job, spec.name
 

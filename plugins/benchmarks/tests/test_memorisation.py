@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import random
 import zlib
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from unlearn_suite import EvalModel, Example, PlanError, PrerequisiteError, TokenScores
+from unlearn_suite.builtin.metrics.rouge import Rouge, RougeConfig
 from unlearn_suite.evaluate.memory import ScoreMemory
 from unlearn_suite.report.ranked import ranked
 from unlearn_suite.testing.conformance.eval_models import oracle
@@ -23,6 +26,7 @@ from unlearn_suite_benchmarks.memorisation.config import ExtractionConfig, Match
 from unlearn_suite_benchmarks.memorisation.matches import ExactMemorisation, ExtractionStrength, extraction_strength
 from unlearn_suite_benchmarks.memorisation.mia import Mia, min_k, min_k_plus_plus, zlib_ratio
 
+GOLDEN = json.loads((Path(__file__).parent / "memorisation_golden.json").read_text())
 EXAMPLES = [
     Example("a", text="rain falls in april", group="member"),
     Example("b", prompt="the fox", text="eats hens", group="member"),
@@ -134,6 +138,26 @@ def test_a_text_that_the_model_writes_itself_has_full_strength() -> None:
     coded = ExtractionStrength(ExtractionConfig(mode="legacy"))
     legacy = [row.values["strength"] for row in coded.score(model, examples, 0)]
     assert legacy == [1.0, 0.25]  # four tokens, the space is one
+
+
+def test_values_are_those_of_openunlearnings_code(tmp_path: Path) -> None:
+    model = EvalModel(tiny_model(), tiny_tokenizer())
+    save_tiny(tmp_path / "other", seed=1)
+    examples = [Example(str(i), text, prompt, group="member") for i, (prompt, text) in enumerate(GOLDEN["texts"])]
+    mia = list(Mia(MiaConfig(gradnorm=True, reference=tmp_path / "other", separator="")).score(model, examples, 0))
+    found = {name: [row.values[name] for row in mia] for name in mia[0].values}
+    coded = ExtractionStrength(ExtractionConfig(mode="legacy", separator="")).score(model, examples, 0)
+    found["extraction-strength"] = [row.values["strength"] for row in coded]
+    found["exact-memorisation"] = [
+        r.values["share"] for r in ExactMemorisation(MatchConfig(separator="")).score(model, examples, 0)
+    ]
+    rouge = list(Rouge(RougeConfig(max_new_tokens=16)).score(model, examples, 0))
+    found |= {name: [row.values[name] for row in rouge] for name in ("rouge1-recall", "rougeL-f1", "rougeL-recall")}
+    assert found.keys() == GOLDEN["values"].keys()
+    for name, values in GOLDEN["values"].items():
+        assert found[name] == pytest.approx(values, rel=1e-4, abs=2e-5), name
+    own = [row.values["strength"] for row in ExtractionStrength(ExtractionConfig()).score(model, examples, 0)]
+    assert own[:4] == [0.0] * 4 and min(found["extraction-strength"][:4]) > 0  # the floor of 1 / n that is none here
 
 
 def test_the_reference_is_a_model_of_its_own(tmp_path: Any) -> None:

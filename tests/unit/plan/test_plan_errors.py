@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from pydantic import Field
 
+from unlearn_suite import Config
 from unlearn_suite.errors import PlanErrors, PluginError
 from unlearn_suite.plan import load_plan
+from unlearn_suite.plan.check import check
+from unlearn_suite.plan.faults import Faults
+from unlearn_suite.plan.text import Mark, Node
 
 Said = Callable[[str], list[str]]
 
@@ -191,11 +197,20 @@ def test_labels_become_folder_names(said: Said, name: str) -> None:
          "(did you mean 'forget'?)"),
         ("{use: everyday, metrics: {recall: {want: lowest}}}", "2:53: 'want': expected 'lower', 'higher', 'keep' or "
          "'watch', found the text 'lowest' (did you mean 'lower'?)"),
+        ("{use: everyday, metrics: {recal: null}}", "2:38: problem 'everyday' has no metric entry 'recal' to drop (did "
+         "you mean 'recall'?)"),
+        ("{use: everyday, data: {forgte: null}}", "2:35: problem 'everyday' has no data role 'forgte' to drop (did you "
+         "mean 'forget'?)"),
+        ("{use: everyday, data: {forget: null}}", "2:35: data role 'forget' cannot be dropped: metric entry 'recall' "
+         "reads it (drop that entry as well, as in metrics: {recall: null}, or give it another role)"),
+        ("{use: everyday, metrics: {extra: {use: both, with: {of: [recall]}}, recall: null}}", "2:80: 'recall' cannot "
+         "be dropped: 'extra' combines it (drop 'extra' as well, or change its `of`)"),
         ("{use: everyday, metrics: {recall: 3}}", "2:46: 'recall': expected a mapping, found 3"),
         ("{name: mine, data: {forget: {use: toy}}, metrics: [cloze]}", "2:63: metric 'cloze' needs `data`, a role of "
          "problem 'mine' (its roles: forget)"),
         ("{name: mine, data: {forget: {use: toy}}, default: {stages: [{use: rmuu}]}}", "2:78: there is no objective "
          "'rmuu' (did you mean 'rmu'?)"),
+        ("{use: everyday, chat: 1}", "2:34: 'chat': expected true or false, found 1"),
         ("{name: mine}", "2:12: missing key 'data' (role -> dataset or list of datasets)"),
         ("{name: mine, data: {forget: {use: toy}}, metrics: [speed, speed]}", "2:70: problem 'mine' has two metric "
          "entries named 'speed' (give one a `name` of its own)"),
@@ -230,6 +245,38 @@ def test_expect(said: Said, gate: str, line: str) -> None:
     assert found.startswith("plan.yaml:" + line.replace("item 1 of 'expect': ", ""))
 
 
+def test_expect_of_a_dropped_entry(said: Said) -> None:
+    plan = "plan: 1\nproblems: [{use: everyday, metrics: {sampled: null}}]\narms: {base: {stages: []}}\nexpect:\n"
+    (found,) = said(plan + "  - {problem: everyday, arm: base, metric: sampled, below: 1}\n")
+    assert found == "plan.yaml:5:44: there is no metric entry 'sampled' (there are: recall)"
+
+
+def test_a_list_whose_items_are_wrong_is_not_called_too_short() -> None:
+    class Chosen(Config):
+        words: tuple[Literal["sun", "moon"], ...] = Field(min_length=1)
+
+    at = Mark("plan.yaml", 2, 3)
+    faults = Faults()
+    check(Node({"words": Node([Node("mon", at)], at)}, at), Chosen, faults)
+    with pytest.raises(PlanErrors) as caught:
+        faults.stop("plan.yaml")
+    assert [error.message for error in caught.value.errors] == [
+        "item 1 of 'words': expected 'sun' or 'moon', found the text 'mon'"
+    ]
+    faults = Faults()
+    check(Node({"words": Node([], at)}, at), Chosen, faults)
+    assert len(faults) == 1
+
+
+def test_a_dropped_role_that_an_objective_reads(said: Said) -> None:
+    problem = "{use: everyday, data: {retain: null}, metrics: {sampled: null}}"
+    (found,) = said(f"plan: 1\nproblems: [{problem}]\n")
+    assert found == (
+        "plan.yaml:2:35: 'rmu' needs the data role 'retain', which problem 'everyday' lacks (problem 'everyday' has: "
+        "forget)"
+    )
+
+
 def test_a_wrong_fragment_is_told_at_its_own_place(said: Said, tmp_path: Path) -> None:
     fragment = tmp_path / "site" / "fake_plan_plugin" / "problems" / "everyday.yaml"
     fragment.write_text("problem: everyday\ndata: {forget: {use: toy, with: {wrd: x}}}\nmetrcs: []\n")
@@ -238,8 +285,8 @@ def test_a_wrong_fragment_is_told_at_its_own_place(said: Said, tmp_path: Path) -
     ]
     fragment.write_text("problem: everyday\ndata: {forget: {use: toy, with: {wrd: x}}}\n")
     assert said(HEAD + "bogus: 1\narms: {base: {stages: []}}\n") == [
-        "plan.yaml:3:1: unknown key 'bogus' (known keys: arms, compute, expect, metrics, models, name, plan, plugins, "
-        "problems, seeds)",
+        "plan.yaml:3:1: unknown key 'bogus' (known keys: arms, attacks, compute, expect, metrics, models, name, plan, "
+        "plugins, problems, seeds)",
         f"{fragment}:2:34: unknown key 'wrd' (did you mean 'word'?)",
     ]
 

@@ -82,6 +82,25 @@ def test_a_cell_holds_everything_resolved_and_goes_through_json(build: Build) ->
     assert again == cell
 
 
+def test_null_drops_a_metric_entry_and_a_role(build: Build) -> None:
+    change = "{use: everyday, data: {retain: null, more: {use: toy}}, metrics: {sampled: null}}"
+    cell = build(f"plan: 1\nproblems: [{change}]\narms: {{base: {{stages: []}}}}\n")[0]
+    assert list(cell.data) == ["forget", "more"]
+    assert [metric["name"] for metric in cell.metrics] == ["recall"]
+
+
+def test_chat_turns_are_of_a_problem_and_of_its_scores(build: Build, write: Any, make_catalog: Any) -> None:
+    chat = PLAN.replace("problems: [everyday]", "problems: [{use: everyday, chat: true}]")
+    turns, plain = trained(build(chat)), trained(build())
+    assert turns.chat and not plain.chat
+    assert turns.id != plain.id
+    assert turns.metrics[0]["key"] != plain.metrics[0]["key"]
+    no = PLAN.replace("problems: [everyday]", "problems: [{use: everyday, chat: false}]")
+    assert trained(build(no)).id == plain.id
+    again = dump_resolved(load_plan(write(chat), make_catalog()))
+    assert trained(build(again)).id == turns.id
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter
 
 from ...errors import SuiteError
+from ...models.chat import ChatTemplate
 from ...specs import Example, Train
 from ..checkpoint import KEEP
 from ..held_out import hold_out
@@ -41,6 +42,7 @@ class StagePlan:
     roles: Sequence[str]
     examples: Mapping[str, Sequence[Example]]
     seed: int = 0
+    chat: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def estimate_stage(family: Family, tokenizer: Any, plan: StagePlan) -> StageEsti
         except Exception as error:
             needs = plan.objective().requirements(family.shape)
             reason = str(error) if isinstance(error, SuiteError | TwinsDiffer) else f"{type(error).__name__}: {error}"
-        other = StagePlan(lambda: Declared(needs), plan.train, plan.roles, plan.examples, plan.seed)
+        other = replace(plan, objective=lambda: Declared(needs))
         return _Traced(family, folded, other).estimate("declared", " ".join(reason.split())[:200])
 
 
@@ -226,6 +228,7 @@ class _Traced:
                     checkpoints=Path(folder) / "checkpoints",
                     services=services,
                     on_step=lambda step, scalars: None,
+                    chat=ChatTemplate(self.tokenizer) if self.plan.chat else None,
                 ),
                 services,
             )

@@ -23,7 +23,7 @@ from ...plugins import blame, load_target
 from ...specs import MetricSpec, ObjectiveSpec, Train
 from ...study import canonical
 from ..inputs import Inputs
-from ..loaded import DTYPES, device_of
+from ..loaded import DTYPES, chat_of, device_of
 from .counting import CountingModel
 from .scoring import ScoringEstimate, estimate_passes
 
@@ -97,7 +97,7 @@ class _Estimator:
         inputs.load(self.progress)
         model, tokenizer = self._once(["model", cell.model_ref], lambda: outline(cell.model_ref))
         family = self._once(["family", cell.model_ref, cell.precision], lambda: Family(model, DTYPES[cell.precision]))
-        key = [cell.model_ref, cell.precision, cell.data]
+        key = [cell.model_ref, cell.precision, cell.data, cell.chat]
         self.progress.begin(f"estimating {cell.arm}", None)
         stages: list[StageEstimate] = [
             self._once([*key, stage], partial(self._stage, stage, family, tokenizer, inputs)) for stage in cell.stages
@@ -125,7 +125,8 @@ class _Estimator:
         with blame(entry):
             kind = load_target(spec.load)
             config = spec.config(**stage["with"])
-            plan = StagePlan(lambda: kind(config), Train(**stage["train"]), spec.roles_for(config), inputs.roles)
+            train, roles = Train(**stage["train"]), spec.roles_for(config)
+            plan = StagePlan(lambda: kind(config), train, roles, inputs.roles, chat=inputs.cell.chat)
             return estimate_stage(family, tokenizer, plan)
 
     def _scoring(
@@ -134,7 +135,8 @@ class _Estimator:
         """Of the metrics, and of what stages have the model write in their setup."""
         missing = []
         tokens = int(cell.compute.get("eval_tokens") or 2048)
-        model = CountingModel(family.full, tokenizer, batch_tokens=tokens, memory=ScoreMemory())
+        chat = chat_of(cell, tokenizer)
+        model = CountingModel(family.full, tokenizer, batch_tokens=tokens, memory=ScoreMemory(), chat=chat)
         for sampled in (s for stage in stages for s in stage.sampled):
             model.generate(
                 sampled.prompts,
