@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ..specs import AttackPoint
+from ..study import Attacked
 from . import stats
 from .chart import Scale, Svg, polyline, short, ticks
 from .judge import ValueInfo
@@ -86,28 +87,30 @@ def attack_tables(run: RunData, problem: ProblemSummary, name: str) -> list[Atta
 
 def _arm(run: RunData, problem: ProblemSummary, arm: str, attack: Json, measure: Measure) -> ArmUnderAttack | None:
     entry, info = measure.entry, measure.info
-    cells = [c for c in problem.cells_of(arm) if not c.is_base]
-    before = [run.base_rows(c.entries[entry.name]) for c in cells if entry.name in c.entries]
-    after = [run.score_rows(c, c.entries[entry.name]) for c in cells if entry.name in c.entries]
-    if not cells or len(before) < len(cells) or not all(before) or not all(after):
-        return None
-    readings, values = [], []
+    seeds = []  # (before, after, the cell) of those that have been scored
+    for cell in problem.cells_of(arm):
+        own = cell.entries.get(entry.name)
+        before, after = (run.base_rows(own), run.score_rows(cell, own)) if own and not cell.is_base else ([], [])
+        if before and after:
+            seeds.append((before, after, cell))
+    readings = []
+    paths: list[list[tuple[AttackPoint, list[Json]]]] = [[] for _ in seeds]
     for told in attack["points"]:
         point = AttackPoint(**told)
-        rows = [run.attacked_rows(c, f"{entry.name}@{attack['name']} {point.name}") for c in cells]
-        if all(rows):
-            found = _reading(point, before, after, rows, info)
-            if found is not None:
-                readings.append(found)
-                values.append((point, rows))
-    unlearned = stats.estimate(_column(after, info), info.aggregate)
-    if not readings or unlearned is None:
+        name = Attacked(str(attack["name"]), point, entry.name).name
+        rows = [run.attacked_rows(cell, name) for _, _, cell in seeds]
+        for path, found in zip(paths, rows, strict=True):
+            path += [(point, found)] if found else []
+        there = [(before, after, found) for (before, after, _), found in zip(seeds, rows, strict=True) if found]
+        reading = _reading(point, there, info) if there else None
+        readings += [reading] if reading is not None else []
+    if not readings:
+        return None
+    unlearned = stats.estimate(_column([after for _, after, _ in seeds], info), info.aggregate)
+    if unlearned is None:
         return None
     worst = max(readings, key=lambda r: r.back.mean if r.back else -np.inf)
-    halves = tuple(
-        _half(info, before[seed], after[seed], [(point, rows[seed]) for point, rows in values])
-        for seed in range(len(cells))
-    )
+    halves = tuple(_half(info, before, after, path) for (before, after, _), path in zip(seeds, paths, strict=True))
     return ArmUnderAttack(arm, unlearned, tuple(readings), worst, halves)
 
 
@@ -116,13 +119,10 @@ def _column(seeds: Sequence[list[Json]], info: ValueInfo) -> Column:
 
 
 def _reading(
-    point: AttackPoint,
-    before: Sequence[list[Json]],
-    after: Sequence[list[Json]],
-    attacked: Sequence[list[Json]],
-    info: ValueInfo,
+    point: AttackPoint, seeds: Sequence[tuple[list[Json], list[Json], list[Json]]], info: ValueInfo
 ) -> Reading | None:
-    """All three on the items they share, drawn alike."""
+    """From (before, after, attacked) rows per seed: all three on the items they share, drawn alike."""
+    before, after, attacked = (list(rows) for rows in zip(*seeds, strict=True))
     one = all(rows is before[0] for rows in before)
     base, gone, back = (_column(rows, info) for rows in (before[:1] if one else before, after, attacked))
     gone, base = stats.pair(gone, base)
