@@ -110,10 +110,10 @@ CASES = [
 
 
 def texts(length: int) -> dict[str, list[Example]]:
-    """64 examples per role of words in random order, each long enough to fill `length` tokens. Roles share no word, so
-    that a probe can tell them apart."""
+    """64 examples per role of words in random order, each long enough to fill `length` tokens. Few words, and none in
+    two roles, so that a probe can tell them apart."""
     text = resources.files("unlearn_suite.builtin").joinpath("data/general.txt").read_text(encoding="utf-8")
-    words, draw = sorted(set(text.split())), random.Random(0)
+    words, draw = sorted(set(text.split()))[:60], random.Random(0)
     return {
         role: [Example(f"{role}-{i}", " ".join(draw.choices(words[n :: len(ROLES)], k=2 * length))) for i in range(64)]
         for n, role in enumerate(ROLES)
