@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from unlearn_suite.cli import main
-from unlearn_suite.engine.batch import Batch
+from unlearn_suite.engine.batch import Batch, encode
 from unlearn_suite.engine.loop import StageJob, run_stage
 from unlearn_suite.specs import Train
 from unlearn_suite.testing.conformance.bench import WORDS, made_up
@@ -98,9 +98,9 @@ class Silent:
 
 
 def read(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits [N, V] and labels [N] of all tokens that have one before them."""
+    """Logits [N, V] and labels [N] of the answers' tokens."""
     logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[:, :-1]
-    real = batch.attention_mask[:, 1:].bool()
+    real = batch.attention_mask[:, 1:].bool() & batch.in_text[:, 1:]
     return logits[real], batch.input_ids[:, 1:][real]
 
 
@@ -128,9 +128,9 @@ def test_salun_is_its_equation_on_the_salient_weights_alone(tmp_path):
         expected = cross_entropy(z, wrong[y]) + 0.4 * cross_entropy(z_r, y_r)
         assert step.told["loss"] == pytest.approx(float(expected.detach()), rel=1e-4)
     before = tiny_model().double()
-    for example in EXAMPLES["forget"]:
-        ids = torch.tensor([tiny_tokenizer()(example.text)["input_ids"][:32]])
-        cross_entropy(before(input_ids=ids).logits[0, :-1], ids[0, 1:], reduction="sum").backward()
+    for one in encode(tiny_tokenizer(), EXAMPLES["forget"], 32):
+        ids, start = torch.tensor([one.input_ids]), max(one.response_start, 1)
+        cross_entropy(before(input_ids=ids).logits[0, start - 1 : -1], ids[0, start:], reduction="sum").backward()
     gradients = {name: p.grad.abs() for name, p in before.named_parameters()}
     gamma = torch.cat([g.flatten() for g in gradients.values()]).quantile(0.7, interpolation="lower")
     moved = still = 0

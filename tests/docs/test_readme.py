@@ -72,7 +72,8 @@ def test_the_plans_are_fine(tmp_path, monkeypatch, capsys):
 def test_the_shipped_plans_are_fine(capsys, tmp_path):
     plans = [*ROOT.glob("docs/plans/*.yaml"), *ROOT.glob("plugins/*/plans/*.yaml")]
     assert ROOT / "docs/plans/quickstart.yaml" in plans
-    (tmp_path / "tofu").mkdir()  # data that a user puts beside the plan
+    for name in ("tofu", "rtp", "second"):  # what a user puts beside the plan
+        (tmp_path / name).mkdir()
     named = re.findall(r"\bdata/[\w./]+", "".join(plan.read_text() for plan in plans))
     for name in (*named, "data/custom/forget.jsonl", "data/custom/retain.jsonl"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
