@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
-from unlearn_suite.cli import main
 from unlearn_suite.report.load import RunData
 from unlearn_suite.report.summary import summarize, to_json
-from unlearn_suite.testing.tiny import save_tiny, tiny_model, tiny_tokenizer
+from unlearn_suite.testing import conformance
+from unlearn_suite.testing.run_plan import Ran, run_plan
+from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
 
 PLAN = """
 plan: 1
@@ -44,31 +45,21 @@ PAIRS = {
 }
 
 
-def write(folder: Path, plan: str = PLAN) -> Path:
-    if not (folder / "model").exists():
-        save_tiny(folder / "model")
+def attacked(folder: Path, plan: str = PLAN, code: int = 0) -> Ran:
     for name, pairs in PAIRS.items():
         rows = [json.dumps({"id": f"{name}/{q}", "prompt": q, "text": a}) for q, a in pairs]
         (folder / f"{name}.jsonl").write_text("\n".join(rows))
-    path = folder / "plan.yaml"
-    path.write_text(plan)
-    return path
+    return run_plan(plan, folder, code=code)
 
 
-def suite(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    return int(caught.value.code or 0)
+def with_attacks(attacks: str) -> str:
+    head, _, tail = PLAN.partition("attacks:\n")
+    return f"{head}attacks: {attacks}\n{tail[tail.index('compute') :]}"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("attacks")
-    write(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert suite("run", "plan.yaml") == 0
-    return folder / "runs" / "back"
+    return attacked(tmp_path_factory.mktemp("attacks")).folder
 
 
 def cell(run: Path, seed: int = 0) -> Path:
@@ -125,15 +116,14 @@ def test_quantised_weights_are_rounded_per_output_channel(run: Path):
             assert found[f"forget/{question}"] == pytest.approx(float(nll(model, question, answer).detach()), rel=1e-3)
 
 
-def test_what_is_missing_is_attacked_again_and_gives_the_same_numbers(run: Path, monkeypatch):
-    monkeypatch.chdir(run.parents[1])
+def test_what_is_missing_is_attacked_again_and_gives_the_same_numbers(run: Path):
     name = "known@again lr 0.01,1"
     path = cell(run) / "scores" / f"{name}.jsonl"
     before = {p: p.read_bytes() for p in (cell(run) / "scores").iterdir()}
     known, stamp = rows(run, name), path.parent.parent / "patch.safetensors"
     written = stamp.stat().st_mtime_ns
     path.unlink()
-    assert suite("run", "plan.yaml") == 0
+    attacked(run.parents[1])
     assert {p: p.read_bytes() for p in (cell(run) / "scores").iterdir()} == before
     assert rows(run, name) == known and stamp.stat().st_mtime_ns == written
 
@@ -166,17 +156,14 @@ WRONG = [
     ("{use: relearn, scores: [kept], only: [fact]}", "did you mean 'facts'?"),
     ("{use: relearn, with: {steps: 2, scored_at: [3]}}", "names step 3, and there are 2 `steps`"),
     ("relaern", "did you mean 'relearn'?"),
-    ("relearn\n  - relearn", "there are two attacks called 'relearn'"),
+    ("relearn, relearn", "there are two attacks called 'relearn'"),
 ]
 
 
 @pytest.mark.parametrize(("attack", "told"), WRONG, ids=[str(i) for i in range(len(WRONG))])
-def test_a_wrong_attack_is_told_before_anything_runs(tmp_path, monkeypatch, capsys, attack, told):
-    monkeypatch.chdir(tmp_path)
-    head, _, tail = PLAN.partition("attacks:\n")
-    write(tmp_path, f"{head}attacks:\n  - {attack}\n{tail[tail.index('compute') :]}")
-    assert suite("run", "plan.yaml") in (2, 3)
-    assert told in " ".join(capsys.readouterr().err.split())
+def test_a_wrong_attack_is_told_before_anything_runs(tmp_path, attack, told):
+    ran = attacked(tmp_path, with_attacks(f"[{attack}]"), code=2)
+    assert told in " ".join(ran.told.split())
     assert not (tmp_path / "runs").exists()
 
 
@@ -197,11 +184,15 @@ def register_attacks(register):
 """
 
 
-def test_an_attack_that_is_elsewhere_is_told_with_its_plugin(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    head, _, tail = PLAN.partition("attacks:\n")
-    write(tmp_path, f"{head}attacks: [lost]\n{tail[tail.index('compute') :]}".replace("[0, 1]", "[0]"))
+def test_an_attack_that_is_elsewhere_is_told_with_its_plugin(tmp_path):
     (tmp_path / "lost.py").write_text(OTHER_POINT)
-    assert suite("run", "plan.yaml", "--plugin", "lost.py") == 1
-    told = " ".join(capsys.readouterr().out.split())
+    plan = with_attacks("[lost]").replace("[0, 1]", "[0]").replace("plan: 1", "plan: 1\nplugins: [lost.py]")
+    told = " ".join(attacked(tmp_path, plan, code=1).told.split())
     assert "'lost' is at 'elsewhere' where its options promise the point 'here'" in told
+
+
+def test_the_attack_in_the_documentation_keeps_the_promises_of_one(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/how-to/attack.md").read_text()
+    (tmp_path / "prune.py").write_text(page.partition("```python\n")[2].partition("```")[0])
+    results = list(conformance.run("prune", [tmp_path / "prune.py"], only=["OPT-*", "ATT-*"]))
+    assert len(results) > 4 and all(result.outcome == "passed" for result in results), results

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import closing
-from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..engine.attack import Attack, AttackContext
 from ..errors import PluginError
-from ..evaluate.memory import ScoreMemory
-from ..evaluate.model import EvalModel
-from ..evaluate.score import score_entry
 from ..plugins import Entry, blame, load_target
-from ..specs import AttackSpec, MetricSpec
-from ..study import Attacked, attacked
+from ..specs import AttackSpec
+from ..study import attacked
 from .loaded import chat_of
+from .scoring import Stopped, eval_model, score_as
 
 if TYPE_CHECKING:
     from ..plugins import Catalog
@@ -34,6 +30,7 @@ def attack_cell(
 
     An attack that was interrupted begins again; the points that have scores are only passed.
     """
+    entries = {metric["name"]: metric for metric in cell.metrics}
     for attack in cell.attacks:
         scored = list(attacked([attack]))
         missing = [one for one in scored if not cell_dir.has_scores(one.name)]
@@ -54,11 +51,14 @@ def attack_cell(
                     here = [one for one in missing if one.point.name == point]
                     if progress.stop_requested():
                         return False
-                    if here:
-                        _score(cell, cell_dir, catalog, progress, inputs, loaded, here)
+                    model = eval_model(cell, loaded)
+                    for one in here:
+                        score_as(one.name, entries[one.metric], cell, cell_dir, catalog, progress, inputs, model)
                     if point == missing[-1].point.name:
                         break
                     progress.begin(f"attack {attack['name']}, after {point}", None)
+        except Stopped:
+            return False
         finally:
             ctx.restore()
     return True
@@ -84,46 +84,3 @@ def _walk(entry: Entry, attack: Mapping[str, Any], points: list[str], ctx: Attac
                     hint="let `run` yield what `points` tells, in its order",
                 )
             yield expected
-
-
-def _score(
-    cell: Cell,
-    cell_dir: CellDir,
-    catalog: Catalog,
-    progress: Progress,
-    inputs: Inputs,
-    loaded: LoadedModel,
-    scored: list[Attacked],
-) -> None:
-    """Score the attacked model as it is now."""
-    model = EvalModel(
-        loaded.model,
-        loaded.tokenizer,
-        device=loaded.device,
-        batch_tokens=int(cell.compute.get("eval_tokens") or 2048),
-        memory=ScoreMemory(),
-        originals=loaded.originals,
-        chat=chat_of(cell, loaded.tokenizer),
-    )
-    entries = {entry["name"]: entry for entry in cell.metrics}
-    for one in scored:
-        entry = entries[one.metric]
-        found = catalog.find("metric", entry["use"])
-        spec = found.spec
-        assert isinstance(spec, MetricSpec)
-        examples = inputs.roles[entry["data"]] if entry.get("data") else ()
-        progress.begin(f"scoring {one.name}", len(examples) or None)
-        with blame(found):
-            metric = load_target(spec.load)(spec.config(**entry["with"]))
-        rows = score_entry(
-            entry,
-            metric,
-            model,
-            examples,
-            cell.seed,
-            spec=spec,
-            done=lambda done, _: progress.update(done),
-            guard=partial(blame, found),
-        )
-        cell_dir.write_scores(one.name, [asdict(row) for row in rows])
-        progress.end()

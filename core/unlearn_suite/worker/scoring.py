@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Rows = Sequence[Mapping[str, Any]]
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """A stop was asked for between two parts of an entry; what is scored is kept."""
 
 
@@ -42,15 +42,7 @@ def score_cell(
 
     The entries share one pass of the model: what one of them has asked is not computed again for another.
     """
-    model = EvalModel(
-        loaded.model,
-        loaded.tokenizer,
-        device=loaded.device,
-        batch_tokens=int(cell.compute.get("eval_tokens") or 2048),
-        memory=ScoreMemory(),
-        originals=loaded.originals,
-        chat=chat_of(cell, loaded.tokenizer),
-    )
+    model = eval_model(cell, loaded)
     for entry in cell.metrics:
         if entry["combines"] or cell_dir.has_scores(entry["name"]):
             continue
@@ -61,11 +53,11 @@ def score_cell(
             if cell.is_base:  # the keys of a control's entries name the scores of what it is compared with
                 with run.shared_lock(entry["key"]):
                     if not cell_dir.copy_shared(entry["name"], entry["key"]):
-                        _score(entry, cell, cell_dir, catalog, progress, inputs, model)
+                        score_as(entry["name"], entry, cell, cell_dir, catalog, progress, inputs, model)
                         cell_dir.publish_shared(entry["name"], entry["key"])
             else:
-                _score(entry, cell, cell_dir, catalog, progress, inputs, model)
-        except _Stopped:
+                score_as(entry["name"], entry, cell, cell_dir, catalog, progress, inputs, model)
+        except Stopped:
             return False
         catalog.notify(
             "on_scores", cell=cell.to_json(), metric=entry["name"], rows=list(cell_dir.scores(entry["name"]))
@@ -73,7 +65,21 @@ def score_cell(
     return True
 
 
-def _score(
+def eval_model(cell: Cell, loaded: LoadedModel) -> EvalModel:
+    """The model as it is now, for a cell's metrics; with a memory of its own, so only while no weight moves."""
+    return EvalModel(
+        loaded.model,
+        loaded.tokenizer,
+        device=loaded.device,
+        batch_tokens=int(cell.compute.get("eval_tokens") or 2048),
+        memory=ScoreMemory(),
+        originals=loaded.originals,
+        chat=chat_of(cell, loaded.tokenizer),
+    )
+
+
+def score_as(
+    name: str,
     entry: Mapping[str, Any],
     cell: Cell,
     cell_dir: CellDir,
@@ -82,20 +88,21 @@ def _score(
     inputs: Inputs,
     model: EvalModel,
 ) -> None:
+    """Score a metric entry and write its rows as `name`. Raises `Stopped`; what is scored is kept."""
     found = catalog.find("metric", entry["use"])
     spec = found.spec
     assert isinstance(spec, MetricSpec)
     with blame(found):
         metric = load_target(spec.load)(spec.config(**entry["with"]))
     examples = inputs.roles[entry["data"]] if entry.get("data") else ()
-    progress.begin(f"scoring {entry['name']}", len(examples) or None)
+    progress.begin(f"scoring {name}", len(examples) or None)
 
     def keep(rows: list[Row], covered: int) -> None:
-        cell_dir.keep_rows(entry["name"], [asdict(row) for row in rows], covered)
+        cell_dir.keep_rows(name, [asdict(row) for row in rows], covered)
         if progress.stop_requested():
-            raise _Stopped
+            raise Stopped
 
-    kept, covered = cell_dir.kept_rows(entry["name"])
+    kept, covered = cell_dir.kept_rows(name)
     rows = score_entry(
         entry,
         metric,
@@ -108,5 +115,5 @@ def _score(
         known=([Row(**row) for row in kept], covered),
         keep=keep,
     )
-    cell_dir.write_scores(entry["name"], [asdict(row) for row in rows])
+    cell_dir.write_scores(name, [asdict(row) for row in rows])
     progress.end()
