@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from unlearn_suite import ProblemSpec
 from unlearn_suite.plan.packaged import packaged_file
 from unlearn_suite.plugins import load_catalog
 
@@ -18,8 +19,9 @@ TAUGHT = ("tofu-forget01", "tofu-forget05", "tofu-forget10", "pii", "verbatim-fi
 
 
 def fragment(name: str) -> dict[str, Any]:
-    entry = next(e for e in ENTRIES if e.spec.name == name)
-    body: dict[str, Any] = yaml.safe_load(packaged_file(entry.spec.fragment).read_text(encoding="utf-8"))
+    spec = next(e.spec for e in ENTRIES if e.spec.name == name)
+    assert isinstance(spec, ProblemSpec)
+    body: dict[str, Any] = yaml.safe_load(packaged_file(spec.fragment).read_text(encoding="utf-8"))
     return body
 
 
