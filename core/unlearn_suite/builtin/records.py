@@ -158,7 +158,7 @@ def hub(
         rows = records(HubConfig(path=path, name=name, split=split, revision=revision, limit=None))
         yield from _some((Record(place, columns) for _, place, columns in rows), f"hf:{path}[{split}]")
     except SuiteError as error:
-        error.hint = hint if hint and error.code in ("no-network", "data-file") else error.hint
+        error.hint = hint if hint and error.code in ("no-network", "data-file", "hub-gated") else error.hint
         raise
 
 

@@ -43,7 +43,8 @@ def _records(config: TofuConfig) -> Iterator[records.Record]:
             hint="give `path`, a folder with idontknow.jsonl of github.com/locuslab/tofu",
         )
     else:
-        yield from records.hub(HUB, name=config.split, revision=config.revision)
+        hint = f"connect once, or give `path`: the files of huggingface.co/datasets/{HUB}"
+        yield from records.hub(HUB, name=config.split, revision=config.revision, hint=hint)
 
 
 def _example(record: records.Record, number: int, config: TofuConfig) -> Example:
