@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from .text import Node
 
 
+_OF = {"change": "change of ", "relative_change": "relative change of "}
+
+
+def subject(metric: str, value: str | None, of: str) -> str:
+    """What a line of `expect` is about: "relative change of keep perplexity"."""
+    name = metric if value in (None, metric) else f"{metric} {value}"
+    return f"{_OF.get(of, '')}{name}{' over the oracle' if of == 'over_oracle' else ''}"
+
+
 def outside(number: float, below: float | None, above: float | None) -> list[str]:
     """The limits that a number is not within: "below 0.3", "above 0"; [] when it is."""
     told = [f"below {below:g}"] if below is not None and not number < below else []

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..plan.limits import outside
+from ..plan.limits import outside, subject
 from ..plan.model import Limit
 from .load import Json, RunData
 from .measures import ORACLE
@@ -15,7 +15,6 @@ from .summary import ProblemSummary, results_json
 from .words import listing, number, percent, signed
 
 _PART = {"after": None, "change": "change", "relative_change": "relative"}
-_OF = {"after": "", "change": "change of ", "relative_change": "relative change of ", "over_oracle": ""}
 State = Literal["met", "missed", "none"]
 
 
@@ -48,9 +47,7 @@ class Expectation:
 
     @property
     def label(self) -> str:
-        same = self.limit.metric == self.limit.value
-        name = self.limit.metric if same else f"{self.limit.metric} {self.limit.value}"
-        return f"{_OF[self.limit.of]}{name}{' over the oracle' if self.limit.of == 'over_oracle' else ''}"
+        return subject(self.limit.metric, self.limit.value, self.limit.of)
 
     @property
     def limits(self) -> str:
