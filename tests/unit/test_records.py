@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from unlearn_suite import PlanError, records
+from unlearn_suite import DatasetSpec, PlanError, records
 from unlearn_suite.errors import SuiteError
 from unlearn_suite.plugins import load_catalog, load_target
 
@@ -147,6 +147,15 @@ PUBLISHED = {
     if issubclass(entry.spec.config, records.Source)
 }
 OPTIONS = {"wmdp-corpora": {"corpus": "bio-forget"}, "toxigen": {"form": "detection"}}
+
+
+def test_every_dataset_tells_its_licence_size_and_source() -> None:
+    yours = {"jsonl", "text", "hf", "passages"}
+    for entry in load_catalog().entries("dataset"):
+        spec = entry.spec
+        assert isinstance(spec, DatasetSpec)
+        told = bool(spec.licence), bool(spec.size), bool(spec.source)
+        assert told == ((spec.name not in yours),) * 3, spec.name
 
 
 def test_no_published_dataset_is_forgotten_here() -> None:

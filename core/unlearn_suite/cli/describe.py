@@ -35,7 +35,7 @@ def entry_json(entry: EntryLike) -> dict[str, Any]:
         "distribution": entry.distribution,
         "version": entry.version,
     }
-    for key in ("paper", "fidelity", "licence", "source", "fragment"):
+    for key in ("paper", "fidelity", "licence", "size", "source", "fragment"):
         if getattr(spec, key, ""):
             shown[key] = getattr(spec, key)
     if getattr(spec, "extras", ()):
@@ -159,7 +159,7 @@ def entry_lines(shown: dict[str, Any]) -> Iterator[str]:
     """The same for people."""
     yield f"{shown['name']} ({shown['kind']}, {shown['distribution']} {shown['version']})"
     yield f"  {shown['summary']}"
-    for key in ("paper", "fidelity", "licence", "source"):
+    for key in ("paper", "fidelity", "licence", "size", "source"):
         if key in shown:
             yield f"  {key}: {shown[key]}"
     if "extras" in shown:
