@@ -110,6 +110,7 @@ def naive(hf: Any, tokenizer: Any, example: Example) -> dict[str, float]:
         "zlib": loss.item() / len(zlib.compress(example.text.encode())),
         "gradnorm": float(torch.stack([q.grad.norm() for q in model.parameters()]).mean()),
         "share": sum(matches) / len(matches),
+        "strength": 1 - min(k for k in range(len(matches) + 1) if all(matches[k:])) / len(matches),
     }
 
 
@@ -126,6 +127,8 @@ def test_all_scores_equal_a_naive_float64_computation(arch: str) -> None:
             assert value == pytest.approx(want[name], rel=1e-4, abs=1e-5), name
     shares = [row.values["share"] for row in ExactMemorisation(MatchConfig()).score(model, EXAMPLES, 0)]
     assert shares == pytest.approx([want["share"] for want in wanted])
+    strengths = [r.values["strength"] for r in ExtractionStrength(ExtractionConfig()).score(model, EXAMPLES, 0)]
+    assert strengths == pytest.approx([want["strength"] for want in wanted])
     assert all(not p.grad_fn and p.grad is None for p in hf.parameters()) and not hf.training
 
 
