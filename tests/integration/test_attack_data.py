@@ -1,0 +1,71 @@
+"""What a relearning attacker is given holds nothing of what the entries ask that docs/how-to/attack.md says to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from unlearn_suite import Example
+from unlearn_suite.plan import load_plan
+from unlearn_suite.plan.model import DataUse
+from unlearn_suite.plugins import load_catalog, load_target
+
+B, K, T = (files(f"unlearn_suite_{name}") / "conformance" for name in ("benchmarks", "knowledge", "toxicity"))
+EXAMS = f"questions: {K}/wmdp, mmlu: {K}/mmlu"
+CASES = {
+    "everyday-knowledge": ("", ["forget", "forget-unseen", "forget-choice"]),
+    "wmdp-bio": (f"corpora: {K}/corpora, {EXAMS}", ["wmdp-robust"]),
+    "wmdp-cyber": (f"corpora: {K}/corpora, {EXAMS}", ["wmdp-robust"]),
+    "wmdp-chem": (EXAMS, ["wmdp", "wmdp-cloze", "wmdp-robust"]),
+    "mmlu-subject": (f"folder: {K}/mmlu", ["subject", "subject-robust"]),
+    "toxicity-rtp": (f"folder: {T}/rtp", ["toxic-prompts", "nontoxic-prompts"]),
+    "toxicity-pairs": (f"folder: {T}/pairs", ["continued", "pairs"]),
+    "stereotypes": (f"crows_pairs: {B}/stereotypes, stereoset: {B}/stereotypes/dev.json", ["crows-pairs", "stereoset"]),
+    **{f"tofu-forget{part}": (f"path: {B}/tofu", ["forget-unattacked"]) for part in ("01", "05", "10")},
+    "rwku": (f"folder: {B}/rwku, people: [Ada Fenn]", ["blanks", "questions", "attacks", "questions-likelihood"]),
+    **{
+        f"muse-{corpus}": (f"path: {B}/muse, shots: false", ["verbmem", "knowmem", "extraction", "exact"])
+        for corpus in ("news", "books")
+    },
+    **{
+        f"verbatim{kind}": (f"path: {B}/story.txt, words: 16", ["extraction", "exact", "rouge", "forget-perplexity"])
+        for kind in ("", "-finetuned")
+    },
+    **{
+        f"custom{kind}": (f"folder: {B}/custom", ["extraction", "exact", "rouge"]) for kind in ("", "-finetuned")
+    },
+    "pii": ("people: 20", ["known", "unknown", "extraction"]),
+}  # fmt: skip
+
+
+def words(text: str) -> str:
+    return f" {' '.join(text.casefold().split())} "
+
+
+def examples(uses: Sequence[DataUse]) -> list[Example]:
+    return [example for use in uses for example in load_target(use.spec.load)(use.config)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_attacker_is_not_told_what_is_asked(name: str, tmp_path: Path) -> None:
+    options, read = CASES[name]
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(f"plan: 1\nproblems: [{{use: {name}, with: {{{options}}}}}]\nattacks: [relearn]\n")
+    problem = load_plan(plan, load_catalog()).problems[0]
+    given = examples(problem.data["attack"])
+    told = [words(f"{e.prompt} {e.text}") for e in given]
+    roles = {entry.name: entry.data for entry in problem.metrics}
+    assert told
+    for entry in read:
+        asked = examples(problem.data[str(roles[entry])])
+        assert asked
+        if name in ("rwku", "pii"):  # where a probe, or a person, has several wordings
+            assert not {e.unit for e in given} & {e.unit for e in asked}, entry
+        for e in asked:
+            # of a choice its question, or its texts where it has none; else all of it
+            needles = ([e.prompt] if e.prompt else [*e.choices]) if e.choices else [f"{e.prompt} {e.text}"]
+            for needle in map(words, needles):
+                assert not any(needle in text for text in told), f"{entry}: {needle}"
