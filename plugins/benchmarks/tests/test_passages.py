@@ -54,6 +54,9 @@ def test_beginnings_are_what_continuations_are_given_and_nothing_they_ask(tmp_pa
     told = load(config.model_copy(update={"form": "beginnings"}))
     assert [(e.id, e.prompt, e.text) for e in told] == [("rows:1", "", "one two"), ("rows:2", "", "say")]
     assert [(e.id, e.text) for e in told] == [(e.id, e.prompt) for e in asked]
+    path.write_text('{"text": "x"}')
+    with pytest.raises(PlanError, match="every text is one word"):
+        load(config.model_copy(update={"form": "beginnings"}))
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,9 @@ def load(config: PassagesConfig) -> Sequence[Example]:
         chosen = [_continued(example) for example in chosen]
     if config.form == "beginnings":
         chosen = [replace(example, prompt="", text=example.prompt) for example in chosen if example.prompt.strip()]
+        if not chosen:
+            hint = "drop the role that wants beginnings, as in data: {attack: null}"
+            raise PlanError("every text is one word", code="data", where=str(config.path), hint=hint)
     return chosen
 
 
