@@ -52,7 +52,9 @@ def test_the_report_tells_and_the_exit_code_follows_only_if_the_plan_asks(folder
     assert math.isclose(found[2]["number"], over)
     assert found[1]["number"] == number["ascent", "kept", "perplexity"]["relative"]["mean"]
     told = " ".join(ran.told.split())
-    assert "ascent: 2 of 3 that the problem expects; relative change of kept perplexity is" in told
+    assert "ascent: 2 of 3 that the problem expects (1 held before); relative change of kept perplexity is" in told
+    before = number["base", "gone", "nll"]["mean"] - number["oracle", "gone", "nll"]["mean"]
+    assert [line["before"] for line in found] == [None, None, pytest.approx(before)] and "holds already" in ran.page
     assert "What the problem expects" in ran.page and "gone nll over the oracle" in ran.page
 
     told = run_plan(f"{PLAN}expect: [{{problem: animals, arm: ascent}}]\n", folder, code=5).told

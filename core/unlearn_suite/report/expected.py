@@ -40,10 +40,17 @@ class Check:
 
 @dataclass(frozen=True)
 class Expectation:
-    """One line of what a problem expects, across the arms that unlearn."""
+    """One line of what a problem expects, across the arms that unlearn. `before`: of the model they began with, None for
+    what is a change: a limit that it keeps already says nothing of an arm that keeps it too."""
 
     limit: Limit
+    before: Check | None
     arms: Mapping[str, Check]
+
+    @property
+    def held(self) -> bool:
+        """Whether the model that arms begin with is within the limits."""
+        return self.before is not None and self.before.state == "met"
 
     @property
     def label(self) -> str:
@@ -63,7 +70,14 @@ def expectations(run: RunData, problem: ProblemSummary) -> list[Expectation]:
     if not limits or not arms:
         return []
     results = results_json(problem)
-    return [Expectation(limit, {arm: _check(limit, arm, results) for arm in arms}) for limit in limits]
+    return [
+        Expectation(
+            limit,
+            None if limit.of in _PART and limit.of != "after" else _check(limit, problem.base_arm, results),
+            {arm: _check(limit, arm, results) for arm in arms},
+        )
+        for limit in limits
+    ]
 
 
 def _limits(lock: Json, label: str) -> Iterable[Limit]:
@@ -97,7 +111,9 @@ def expected_lines(found: Sequence[Expectation]) -> list[str]:
         missed = [f"{line.label} is {c.text}, not {line.limits}" for line, c in checks if c.state == "missed"]
         absent = [line.label for line, c in checks if c.state == "none"]
         met = sum(c.state == "met" for _, c in checks)
-        told = [f"{arm}: {met} of {len(checks)} that the problem expects"]
+        known = sum(c.state == "met" and line.held for line, c in checks)
+        before = f" ({known} held before)" if known else ""
+        told = [f"{arm}: {met} of {len(checks)} that the problem expects{before}"]
         told += missed + ([f"without a number: {', '.join(absent)}"] if absent else [])
         lines.append("; ".join(told))
     return lines
@@ -111,6 +127,7 @@ def expected_json(problem: ProblemSummary, found: Sequence[Expectation]) -> list
             "model": problem.model,
             "arm": arm,
             **vars(line.limit),
+            "before": line.before.number if line.before else None,
             "number": check.number,
             "holds": None if check.state == "none" else check.state == "met",
         }
