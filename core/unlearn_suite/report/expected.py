@@ -40,8 +40,8 @@ class Check:
 
 @dataclass(frozen=True)
 class Expectation:
-    """One line of what a problem expects, across the arms that unlearn. `before`: of the model they began with (None for
-    changes), as a limit that it is within already says nothing of an arm that is within it too."""
+    """One line of what a problem expects, across the arms that unlearn. `before`: of the model they begin with (None of
+    a change), as a limit that it is within already says nothing of an arm that is within it too."""
 
     limit: Limit
     before: Check | None
