@@ -61,6 +61,8 @@ def execute(cell: Cell, cell_dir: CellDir, catalog: Catalog, run: RunDir, progre
             with clock("attack"):
                 if not attack_cell(cell, cell_dir, catalog, progress, inputs, loaded):
                     raise Interrupted
+        if cell.stages and cell.compute.get("patches") == "drop":
+            cell_dir.drop_patch()
 
 
 @contextmanager
