@@ -25,7 +25,8 @@ def table(run: Path, gate: float) -> Iterator[str]:
     cells: dict[str, list[Mapping[str, Any]]] = {}
     for cell in summary["cells"]:
         cells.setdefault(cell["arm"], []).append(cell)
-    yield "| arm | forgets F | retains R | both U | TFLOP | GB | minutes |\n| --- | --- | --- | --- | ---: | ---: | ---: |"
+    yield "| arm | forgets F | retains R | both U | TFLOP | GB | minutes |"
+    yield "| --- | --- | --- | --- | ---: | ---: | ---: |"
     scores = sorted(summary["scores"], key=lambda score: (score["R"]["mean"] < gate, -score["F"]["mean"]))
     first_below = next((score["arm"] for score in scores if score["R"]["mean"] < gate), None)
     for score in scores:
