@@ -231,7 +231,7 @@ class DatasetSpec:
     """A dataset. `load` names `function(config) -> Sequence[Example]`, deterministic, in a fixed order.
 
     `fingerprint` names `function(config) -> str`, cheap, equal only if the examples are equal; without
-    it the host hashes the examples themselves.
+    it the host hashes the examples themselves. `size` tells in words how much there is, such as "4,000 questions".
     """
 
     name: str
@@ -242,6 +242,7 @@ class DatasetSpec:
     licence: str = ""
     source: str = ""
     extras: tuple[str, ...] = ()
+    size: str = ""
     kind: Literal["dataset"] = "dataset"
 
     def __post_init__(self) -> None:

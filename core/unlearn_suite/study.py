@@ -13,9 +13,9 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from . import __version__
 from .errors import PluginError
-from .plan.model import Arm, AttackUse, DataUse, MetricUse, Model, Plan, Problem, Stage
+from .plan.model import Arm, AttackUse, DataUse, EntryLike, MetricUse, Model, Plan, Problem, Stage
 from .plugins import Entry, blame, load_target
-from .specs import AttackPoint, Config
+from .specs import AttackPoint, Config, DatasetSpec
 
 Json = dict[str, Any]
 Identity = Callable[[Mapping[str, Any]], str]
@@ -212,7 +212,7 @@ class _Study:
         key = canonical([use.entry.qualified, options])
         if key not in self._fingerprints:
             with blame(cast(Entry, use.entry)):
-                self._fingerprints[key] = _fingerprint(use)
+                self._fingerprints[key] = fingerprint(use.entry, use.config)
         return {"use": use.entry.qualified, "with": options, "fingerprint": self._fingerprints[key]}
 
     def _data_identity(self, use: DataUse, shown: Json) -> Json:
@@ -318,17 +318,19 @@ def _is_control(arm: Arm, problem: Problem) -> bool:
     return arm.begin_for(problem) != ("start" if problem.start else "original")
 
 
-def _fingerprint(use: DataUse) -> str:
-    """The dataset's own fingerprint, or the hash of its examples."""
-    if use.spec.fingerprint:
-        return str(load_target(use.spec.fingerprint)(use.config))
-    examples: Sequence[Any] = load_target(use.spec.load)(use.config)
+def fingerprint(entry: EntryLike, config: Config, examples: Sequence[Any] | None = None) -> str:
+    """The dataset's own fingerprint, or the hash of its `examples` (None: they are loaded). Raises `PluginError`."""
+    spec = entry.spec
+    assert isinstance(spec, DatasetSpec)
+    if spec.fingerprint:
+        return str(load_target(spec.fingerprint)(config))
+    found: Sequence[Any] = load_target(spec.load)(config) if examples is None else examples
     try:
-        return digest([to_jsonable_python(asdict(example)) for example in examples])
+        return digest([to_jsonable_python(asdict(example)) for example in found])
     except (PydanticSerializationError, ValueError) as error:
-        message = f"dataset {use.entry.qualified!r} has an example whose `meta` is not plain data: {error}"
+        message = f"dataset {entry.qualified!r} has an example whose `meta` is not plain data: {error}"
         hint = "use text, numbers, lists and mappings in `meta`"
-        raise PluginError(message, code="plugin-data", where=use.entry.distribution, hint=hint) from error
+        raise PluginError(message, code="plugin-data", where=entry.distribution, hint=hint) from error
 
 
 def content_hash(path: Path) -> str:

@@ -110,13 +110,14 @@ def plan_page() -> str:
         ("A parameter of such a file", ParameterWords),
         ("A dataset of a data role", g.UseWords),
         ("A metric entry", g.MetricWords),
+        ("A line of a problem's `expect`", g.LimitWords),
         ("An arm", g.ArmWords),
         ("A stage of an arm", g.StageWords),
         ("`lora` of a stage", specs.Lora),
         ("`diagnostics` of a stage", specs.Diagnostics),
         ("`stop` of a stage", specs.Stop),
         ("`compute`", g.Compute),
-        ("A line of `expect`", g.GateWords),
+        ("A line of the plan's `expect`", g.GateWords),
     ]
     head = [
         "# The plan, key by key",

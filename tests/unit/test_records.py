@@ -5,14 +5,16 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pytest
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from unlearn_suite import PlanError, records
-from unlearn_suite.plugins import load_catalog
+from unlearn_suite import DatasetSpec, PlanError, records
+from unlearn_suite.errors import SuiteError
+from unlearn_suite.plugins import load_catalog, load_target
 
 ROWS = [{"q": "one, or\n two?", "a": "é"}, {"q": 'a "b"', "a": "c"}]
 
@@ -124,14 +126,65 @@ def test_the_hub_tells_how_a_set_is_obtained(monkeypatch: pytest.MonkeyPatch) ->
     assert caught.value.hint == "ask for access"  # type: ignore[attr-defined]
 
 
-def test_every_dataset_of_published_data_comes_from_files_or_from_a_commit_of_the_hub(tmp_path: Path):
-    sources = {
-        entry.spec.name: entry.spec.config
-        for entry in load_catalog().entries("dataset")
-        if issubclass(entry.spec.config, records.Source)
-    }
-    assert {"mmlu", "wmdp-corpora", "tofu", "muse", "rwku", "crows-pairs", "paradetox"} <= set(sources)
-    for name, config in sources.items():
-        required = {"corpus": "bio-forget"} if name == "wmdp-corpora" else {}
-        with pytest.raises(ValidationError, match="give one of them"):
-            config(path=tmp_path, revision="0" * 40, **required)
+class GatedRepoError(Exception):
+    """Named like the hub's own."""
+
+
+class DatasetNotFoundError(Exception):
+    """Named like the library's own."""
+
+
+REFUSALS = [
+    (ConnectionError("no network"), "no-network", "hub cannot be reached"),
+    (GatedRepoError("401"), "hub-gated", "to those who asked"),
+    (DatasetNotFoundError("'a/b' is a gated dataset on the Hub. Visit its page"), "hub-gated", "to those who asked"),
+    (DatasetNotFoundError("Dataset 'a/b' doesn't exist on the Hub"), "data-file", "doesn't exist"),
+    (ValueError("Unknown split 'test'. Should be one of ['train']."), "data", "Unknown split"),
+]
+PUBLISHED = {
+    entry.spec.name: entry.spec
+    for entry in load_catalog().entries("dataset")
+    if issubclass(entry.spec.config, records.Source)
+}
+OPTIONS = {"wmdp-corpora": {"corpus": "bio-forget"}, "toxigen": {"form": "detection"}}
+
+
+def test_every_dataset_tells_its_licence_size_and_source() -> None:
+    yours = {"jsonl", "text", "hf", "passages"}
+    for entry in load_catalog().entries("dataset"):
+        spec = entry.spec
+        assert isinstance(spec, DatasetSpec)
+        told = bool(spec.licence), bool(spec.size), bool(spec.source)
+        assert told == ((spec.name not in yours),) * 3, spec.name
+
+
+def test_no_published_dataset_is_forgotten_here() -> None:
+    names = "mmlu wmdp wmdp-corpora tofu muse rwku crows-pairs stereoset realtoxicityprompts paradetox toxigen"
+    assert set(PUBLISHED) == set(names.split())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_dataset_of_published_data_comes_from_files_or_from_a_commit_of_the_hub(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commit reaches the library; whatever the hub refuses is one error; files here are asked for by `path`."""
+    datasets = pytest.importorskip("datasets")
+    spec, options = PUBLISHED[name], OPTIONS.get(name, {})
+    load = load_target(spec.load)
+    with pytest.raises(ValidationError, match="give one of them"):
+        spec.config(path=tmp_path, revision="0" * 40, **options)
+    with pytest.raises(PlanError) as missing:
+        load(spec.config(path=tmp_path, **options))
+    assert missing.value.code == "data-file" and missing.value.hint
+    for error, code, words in REFUSALS:
+        asked: list[Any] = []
+
+        def load_dataset(*_: object, error: Exception = error, asked: list[Any] = asked, **told: Any) -> None:
+            asked.append(told["revision"])
+            raise error
+
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        with pytest.raises(SuiteError, match=words) as caught:
+            load(spec.config(revision="0" * 40, **options))
+        assert asked == ["0" * 40] and caught.value.code == code and "\n" not in caught.value.message
+        assert caught.value.where.startswith("hf:") and (code == "data" or "`path`" in caught.value.hint)

@@ -10,10 +10,14 @@ import pytest
 from unlearn_suite.cli import main
 from unlearn_suite.errors import PlanError
 from unlearn_suite.evaluate.encode import Encoder
+from unlearn_suite.plan import load_plan
+from unlearn_suite.plugins import load_catalog
+from unlearn_suite.runner.progress import NoProgress
 from unlearn_suite.specs import Example
-from unlearn_suite.study import Cell
+from unlearn_suite.study import Cell, build_cells
 from unlearn_suite.testing.tiny import save_tiny, tiny_tokenizer
 from unlearn_suite.worker.data_checks import check_examples, check_lengths
+from unlearn_suite.worker.inputs import Inputs, forget_loaded
 
 PLAN = """
 plan: 1
@@ -91,6 +95,25 @@ def test_all_problems_are_checked_before_the_first_is_trained(model, tmp_path, m
     assert told.count("problem 'more': the data role 'retain' has no examples") == 1
     assert told.count("problem 'last', data role 'held-out': 1 of 1 texts are in role 'forget'") == 1
     assert "words" not in told
+
+
+def test_data_that_changes_while_a_run_is_under_way_is_not_taken(model, tmp_path, monkeypatch):
+    (tmp_path / "model").symlink_to(model)
+    for name, rows in ROWS.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    monkeypatch.chdir(tmp_path)
+    catalog = load_catalog()
+    (made,) = build_cells(load_plan(Path("plan.yaml"), catalog), identity=str)
+    Inputs(made, catalog).load(NoProgress())
+    forget_loaded()
+    (tmp_path / "forget.jsonl").write_text(json.dumps({"text": "the cat drinks water"}))
+    with pytest.raises(
+        PlanError, match="the data of unlearn-suite/jsonl changed while the run was under way"
+    ) as caught:
+        Inputs(made, catalog).load(NoProgress())
+    assert caught.value.code == "data-changed" and "run the command again" in caught.value.hint
+    forget_loaded()
 
 
 def cell(*scored: str) -> Cell:

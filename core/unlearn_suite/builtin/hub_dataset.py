@@ -22,6 +22,7 @@ from .files import stem_of
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 _BUILDERS |= {".txt": "text", ".arrow": "arrow"}
+_MISSING = ("DatasetNotFoundError", "DataFilesNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError")
 
 
 class HubConfig(Config):
@@ -152,7 +153,11 @@ def _explained(error: Exception, place: str) -> SuiteError:
         hint = "connect once, or copy the files here and use `folder` or `files`"
         message = "the dataset is not on this machine and the hub cannot be reached"
         return PrerequisiteError(message, code="no-network", where=place, hint=hint)
-    if isinstance(error, FileNotFoundError) or kind in ("DatasetNotFoundError", "DataFilesNotFoundError"):
+    if kind == "GatedRepoError" or "gated dataset" in told:
+        hint = f"ask for access at huggingface.co/datasets/{place.removeprefix('hf:')}, then set HF_TOKEN"
+        message = "the dataset's owner gives it only to those who asked"
+        return PrerequisiteError(message, code="hub-gated", where=place, hint=hint)
+    if isinstance(error, FileNotFoundError) or kind in _MISSING:
         return PlanError(
             told, code="data-file", where=place, hint="check its name and files; a private one needs HF_TOKEN"
         )

@@ -83,8 +83,22 @@ def read(path: Path, *, names: Sequence[str] | None = None) -> Iterator[Record]:
     """The records of a local file: .jsonl, .json (a list, or one object a line), .csv, .tsv or .parquet; text may be
     packed (.gz).
 
-    `names` are the columns of a table whose first line is a record already. Raises `PlanError`.
+    `names` are the columns of a table whose first line is a record already. Raises `PlanError`, for a file without any
+    record too.
     """
+    return _some(_records_of(path, names), str(path))
+
+
+def _some(found: Iterator[Record], place: str) -> Iterator[Record]:
+    """All that is found. Raises `PlanError` when that is nothing: a set that came empty is not to pass unseen."""
+    first = next(found, None)
+    if first is None:
+        raise PlanError("there is no record in it", code="data", where=place, hint="fetch it again")
+    yield first
+    yield from found
+
+
+def _records_of(path: Path, names: Sequence[str] | None) -> Iterator[Record]:
     suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     if suffix not in SUFFIXES:
         hint = f"known types: {', '.join(SUFFIXES)}"
@@ -141,10 +155,10 @@ def hub(
     from .hub_dataset import HubConfig, records
 
     try:
-        for _, place, columns in records(HubConfig(path=path, name=name, split=split, revision=revision, limit=None)):
-            yield Record(place, columns)
+        rows = records(HubConfig(path=path, name=name, split=split, revision=revision, limit=None))
+        yield from _some((Record(place, columns) for _, place, columns in rows), f"hf:{path}[{split}]")
     except SuiteError as error:
-        error.hint = hint if hint and error.code in ("no-network", "data-file") else error.hint
+        error.hint = hint if hint and error.code in ("no-network", "data-file", "hub-gated") else error.hint
         raise
 
 

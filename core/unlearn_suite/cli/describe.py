@@ -15,7 +15,8 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 from ..plan.check import models_in
 from ..plan.faults import Faults
 from ..plan.fragments import read_fragment
-from ..plan.model import EntryLike
+from ..plan.limits import subject
+from ..plan.model import SHIPPED, EntryLike
 from ..plan.parameters import read_parameters
 from ..plan.presets import read_presets
 from ..specs import AttackSpec, DatasetSpec, MetricSpec, ObjectiveSpec, ProblemSpec, Train
@@ -34,7 +35,7 @@ def entry_json(entry: EntryLike) -> dict[str, Any]:
         "distribution": entry.distribution,
         "version": entry.version,
     }
-    for key in ("paper", "fidelity", "licence", "source", "fragment"):
+    for key in ("paper", "fidelity", "licence", "size", "source", "fragment"):
         if getattr(spec, key, ""):
             shown[key] = getattr(spec, key)
     if getattr(spec, "extras", ()):
@@ -57,8 +58,25 @@ def entry_json(entry: EntryLike) -> dict[str, Any]:
     else:
         assert isinstance(spec, ProblemSpec)
         told = parameters(spec)
-        shown |= {"options": told} if told else {}
+        shown |= {**contents(spec), **({"options": told} if told else {})}
     return shown
+
+
+def contents(spec: ProblemSpec) -> dict[str, Any]:
+    """What a problem's file brings: data roles, metric entries with what is wanted of them, limits, stages."""
+    node = read_fragment(spec, Faults())
+    body = node.plain() if node is not None else None
+    if not isinstance(body, dict):
+        return {}
+    entries = [{"use": entry} if isinstance(entry, str) else entry for entry in body.get("metrics", ())]
+    names = [str(entry.get("name", entry["use"])).rpartition("/")[2] for entry in entries]
+    found: dict[str, Any] = {
+        "data": list(body["data"]),
+        "metrics": {name: entry.get("want", "keep") for name, entry in zip(names, entries, strict=True)},
+        "expect": list(body.get("expect", ())),
+        "stages": [word for word in ("start", *SHIPPED) if word in body],
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def parameters(spec: ProblemSpec) -> list[dict[str, Any]]:
@@ -141,7 +159,7 @@ def entry_lines(shown: dict[str, Any]) -> Iterator[str]:
     """The same for people."""
     yield f"{shown['name']} ({shown['kind']}, {shown['distribution']} {shown['version']})"
     yield f"  {shown['summary']}"
-    for key in ("paper", "fidelity", "licence", "source"):
+    for key in ("paper", "fidelity", "licence", "size", "source"):
         if key in shown:
             yield f"  {key}: {shown[key]}"
     if "extras" in shown:
@@ -162,10 +180,26 @@ def entry_lines(shown: dict[str, Any]) -> Iterator[str]:
         for name, value in shown["values"].items():
             known = f"; reliability: {value['reliability']}" if "reliability" in value else ""
             yield from _item(name, _facts(value), value["summary"] + known)
+    yield from _contents_lines(shown)
     if "options" in shown:
         yield "  options:" if shown["options"] else "  options: none"
         for option in shown["options"]:
             yield from _item(option["name"], _option_facts(option), option["doc"])
+
+
+def _contents_lines(shown: dict[str, Any]) -> Iterator[str]:
+    """Of a problem."""
+    if "data" in shown:
+        yield f"  data roles: {', '.join(shown['data'])}"
+    if "metrics" in shown:
+        yield f"  metric entries: {', '.join(f'{name} ({want})' for name, want in shown['metrics'].items())}"
+    if "expect" in shown:
+        yield "  expects:"
+    for line in shown.get("expect", ()):
+        ends = [f"{word} {line[word]:g}" for word in ("above", "below") if word in line]
+        yield f"    {subject(line['metric'], line.get('value'), line.get('of', 'after'))}: {' and '.join(ends)}"
+    if "stages" in shown:
+        yield f"  stages: {', '.join(shown['stages'])}"
 
 
 def _item(name: str, facts: list[str], doc: str) -> Iterator[str]:

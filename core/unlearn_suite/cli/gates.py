@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..plan import Gate
-
-_PART = {"after": None, "change": "change", "relative_change": "relative"}
+from ..plan.limits import outside
+from ..report.expected import number_of
 
 
 def unmet_gates(gates: Sequence[Gate], summary: Mapping[str, Any], *, partial: bool = False) -> list[str]:
@@ -23,7 +23,7 @@ def unmet_gates(gates: Sequence[Gate], summary: Mapping[str, Any], *, partial: b
         if not results and not partial:
             sentences.append(f"{gate.at}: {_subject(gate)} was not measured")
         for result in results:
-            sentences.extend(_broken(gate, result))
+            sentences.extend(_broken(gate, result, summary["results"]))
     return sentences
 
 
@@ -36,15 +36,11 @@ def _subject(gate: Gate) -> str:
     return f"{of}{gate.metric} {gate.value} of {gate.arm} on {gate.problem}"
 
 
-def _broken(gate: Gate, result: Mapping[str, Any]) -> Iterator[str]:
-    part = _PART[gate.of]
-    estimate = result if part is None else result[part]
-    number = estimate["mean"] if estimate else None
+def _broken(gate: Gate, result: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    number = number_of(gate.of, result, results)
     place = f"{gate.at}: {_subject(gate)} ({result['model']})"
     if number is None or not math.isfinite(number):
         yield f"{place} has no value"
         return
-    if gate.below is not None and not number < gate.below:
-        yield f"{place} is {number:.4g}, expected below {gate.below:g}"
-    if gate.above is not None and not number > gate.above:
-        yield f"{place} is {number:.4g}, expected above {gate.above:g}"
+    for limit in outside(number, gate.below, gate.above):
+        yield f"{place} is {number:.4g}, expected {limit}"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 
 from ..errors import PlanError
 from .options import debug_option, json_option, open_plan, plugin_option, print_json
@@ -208,12 +207,11 @@ def _attacks(catalog: Catalog, problems: Mapping[str, Entry]) -> Iterator[str]:
 
 def _roles(problem: Entry) -> set[str]:
     """The data roles of a problem that a plugin ships."""
-    from ..plan.packaged import packaged_file
     from ..specs import ProblemSpec
+    from .describe import contents
 
     assert isinstance(problem.spec, ProblemSpec)
-    fragment = yaml.safe_load(packaged_file(problem.spec.fragment).read_text(encoding="utf-8"))
-    return set(fragment.get("data") or ())
+    return set(contents(problem.spec)["data"])
 
 
 def _line(text: str, comment: str) -> str:

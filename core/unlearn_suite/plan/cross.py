@@ -8,6 +8,7 @@ from .arms import arm_names
 from .check import check
 from .faults import Faults, suggest
 from .grammar import GateWords
+from .limits import value_of
 from .model import Arm, Gate, MetricUse, Problem, Stage
 from .text import Node
 
@@ -63,7 +64,7 @@ def check_gates(
     """The lines of `expect`, each pointing at a value that this plan will measure."""
     expect, arms_node = root.under("expect"), root.under("arms")
     names = arm_names(arms_node, arms) if arms_node else [arm.name for arm in arms]
-    gates = []
+    gates: list[Gate] = []
     for node in expect.items if expect else []:
         words = check(node, GateWords, faults)
         if words is None:
@@ -77,23 +78,25 @@ def check_gates(
         if not arm.applies_to(problem):
             message = f"arm {arm.name!r} does not run on problem {problem.label!r}"
             faults.add(node.map["arm"].at, message, "plan-expect", "see its `only`")
-        value = _value(node, words, problem, faults)
-        if value is not None:
-            gate = words.model_dump(exclude={"value"})
-            gates.append(Gate(**gate, value=value, at=node.at))
+        gates += _gates(node, words, problem, faults)
     return tuple(gates)
 
 
-def _value(node: Node, words: GateWords, problem: Problem, faults: Faults) -> str | None:
-    """The name of the value a gate is about."""
+def _gates(node: Node, words: GateWords, problem: Problem, faults: Faults) -> Iterator[Gate]:
+    """The gates of one line: one, or all that the problem itself expects."""
+    if words.metric is None:
+        if not problem.expect:
+            hint = "name a `metric` with `below` or `above`"
+            faults.add(node.map["problem"].at, f"problem {problem.label!r} expects nothing", "plan-expect", hint)
+        for limit in problem.expect:
+            yield Gate(words.problem, words.arm, **vars(limit), at=node.at)
+        return
     entries: dict[str, MetricUse] = {metric.name: metric for metric in problem.metrics}
-    if not _known(node.map["metric"], "metric entry", words.metric, list(entries), faults):
-        return None
-    entry = entries[words.metric]
-    if words.value is None:
-        return entry.show[0]
-    ok = _known(node.map["value"], f"value of {entry.spec.name!r}", words.value, list(entry.spec.values), faults)
-    return words.value if ok else None
+    if _known(node.map["metric"], "metric entry", words.metric, list(entries), faults):
+        value = value_of(entries[words.metric], words.value, node, faults)
+        if value is not None:
+            limits = words.model_dump(include={"of", "below", "above"})
+            yield Gate(words.problem, words.arm, words.metric, value, **limits, at=node.at)
 
 
 def _known(node: Node, what: str, name: str, known: Sequence[str], faults: Faults) -> bool:

@@ -12,6 +12,7 @@ from .check import check
 from .combined import check_combined
 from .faults import Faults, suggest
 from .grammar import FragmentWords, ProblemUseWords, ProblemWords
+from .limits import read_limits
 from .model import SHIPPED, MetricUse, Problem, Shipped, Stage
 from .packaged import merge, packaged_file
 from .parameters import filled
@@ -97,9 +98,10 @@ class ProblemReader:
             items["data"] = self._changed_data(items.get("data"), data, label)
         if metrics is not None and isinstance(metrics.value, dict):
             items["metrics"] = self._changed_metrics(items.get("metrics"), metrics, label)
-        chat = node.under("chat")
-        if chat is not None and chat.value is not None:
-            items["chat"] = chat
+        for key in ("chat", "expect"):
+            own = node.under(key)
+            if own is not None and own.value is not None:
+                items[key] = own
         changes = node.under("set")
         for path, value in (changes.map if changes else {}).items():
             self._set(items, path, value, label)
@@ -167,6 +169,7 @@ class ProblemReader:
         found = {role: uses for role, uses in data.items() if uses is not None}
         if len(found) < len(data) or metrics is None:
             return None
+        limits = read_limits(body.under("expect"), metrics, self._dropped.entries, label, self.faults)
         text = summary.value if summary and isinstance(summary.value, str) else ""
         return Problem(
             label,
@@ -178,6 +181,7 @@ class ProblemReader:
             start=start or (),
             oracle=shipped.get("oracle"),
             chat=chat is not None and chat.value is True,
+            expect=limits,
             dropped=self._dropped.roles,
         )
 

@@ -17,6 +17,7 @@ from .sweep import MOST_POINTS
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 Label = Annotated[str, Field(pattern=LABEL)]
 Want = Literal["lower", "higher", "keep", "watch"]
+Of = Literal["after", "change", "relative_change", "over_oracle"]
 
 
 class Compute(Config):
@@ -47,19 +48,42 @@ class Compute(Config):
         return self
 
 
+class LimitWords(Config):
+    """One line of a problem's `expect`: what every arm that unlearns should reach. The report tells whether it does."""
+
+    metric: str
+    """metric entry of the problem"""
+    value: str | None = None
+    """value of the metric (none = the entry's headline, the first of `show`)"""
+    of: Of = "after"
+    """after = the score itself, change = after - before, relative_change = change / before, over_oracle = after - that
+    of the arm called oracle"""
+    below: float | None = None
+    """the number must be smaller than this"""
+    above: float | None = None
+    """the number must be larger than this"""
+
+    @model_validator(mode="after")
+    def _bounded(self) -> LimitWords:
+        if self.below is None and self.above is None:
+            raise ValueError("an expectation needs `below` or `above`")
+        return self
+
+
 class GateWords(Config):
-    """One line of `expect`: a number of the results that must hold, else the run ends with exit code 5."""
+    """One line of `expect`: numbers of the results that must hold, else the run ends with exit code 5."""
 
     problem: str
     """label of a problem of this plan"""
     arm: str
     """name of an arm of this plan"""
-    metric: str
-    """metric entry of that problem"""
+    metric: str | None = None
+    """metric entry of that problem (none = all that the problem itself expects)"""
     value: str | None = None
     """value of the metric (none = the entry's headline, the first of `show`)"""
-    of: Literal["change", "after", "relative_change"] = "after"
-    """after = the score itself, change = after - before, relative_change = change / before"""
+    of: Of = "after"
+    """after = the score itself, change = after - before, relative_change = change / before, over_oracle = after - that
+    of the arm called oracle"""
     below: float | None = None
     """the number must be smaller than this"""
     above: float | None = None
@@ -67,7 +91,10 @@ class GateWords(Config):
 
     @model_validator(mode="after")
     def _bounded(self) -> GateWords:
-        if self.below is None and self.above is None:
+        bounded = self.below is not None or self.above is not None
+        if self.metric is None and (bounded or self.value is not None):
+            raise ValueError("an expectation with `value`, `below` or `above` needs `metric`")
+        if self.metric is not None and not bounded:
             raise ValueError("an expectation needs `below` or `above`")
         return self
 
@@ -203,6 +230,8 @@ class ProblemUseWords(Config):
     """changes to the stages it brings, such as `start.0.steps: 100` (also `default`, `oracle`; stages count from 0)"""
     chat: bool | None = None
     """whether prompts are chat turns (none = as the problem says, which is no unless it says yes)"""
+    expect: list[Any] | None = None
+    """what its arms should reach, in place of what the problem expects"""
 
 
 class _ProblemBody(Config):
@@ -218,6 +247,9 @@ class _ProblemBody(Config):
     """the arm to run when a plan names none"""
     oracle: StagesWords | None = None
     """stages, from the original model, of an arm that never saw what is to be forgotten"""
+    expect: list[Any] = []  # noqa: RUF012
+    """what every arm that unlearns should reach; told in the report, and in the exit code where the plan's own `expect`
+    asks for it"""
     chat: bool = False
     """each prompt is a turn of the user in the model's own chat template, what follows it the assistant's, in training
     and evaluation alike; text without a prompt stays as it is"""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ..specs import AttackConfig, AttackSpec, Config, DatasetSpec, MetricSpec, ObjectiveSpec, Spec, Train
-from .grammar import Compute, Want
+from .grammar import Compute, Of, Want
 from .text import Mark
 
 Kind = Literal["objective", "dataset", "metric", "problem", "attack"]
@@ -98,6 +98,17 @@ class MetricUse:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """What a problem expects of one value of one metric entry, after any arm that unlearns."""
+
+    metric: str
+    value: str
+    of: Of
+    below: float | None
+    above: float | None
+
+
+@dataclass(frozen=True)
 class Problem:
     """A problem with its data roles and metrics. `source` is distribution/name, "" when the plan wrote it.
 
@@ -114,6 +125,7 @@ class Problem:
     start: tuple[Stage, ...] = ()
     oracle: tuple[Stage, ...] | None = None
     chat: bool = False
+    expect: tuple[Limit, ...] = ()
     dropped: Mapping[str, Mark] = field(default_factory=dict, compare=False)
     """data roles that the plan dropped, and where"""
 
@@ -177,7 +189,7 @@ class Gate:
     arm: str
     metric: str
     value: str
-    of: Literal["change", "after", "relative_change"]
+    of: Of
     below: float | None
     above: float | None
     at: Mark = field(compare=False)

@@ -15,6 +15,7 @@ from .grammar import (
     AttackWords,
     Compute,
     GateWords,
+    LimitWords,
     MetricWords,
     ModelWords,
     PlanWords,
@@ -46,7 +47,8 @@ def plan_schema(catalog: CatalogLike) -> Schema:
     })  # fmt: skip
     data = _mapping({"anyOf": [_ref("dataset"), _list(_ref("dataset"))]})
     stages = _list(_ref("objective"))
-    body = {"data": data, "metrics": _list(_ref("metric"))}
+    _model_def(LimitWords, "limit", defs)
+    body = {"data": data, "metrics": _list(_ref("metric")), "expect": _list(_ref("limit"))}
     brought = {"type": "object", "properties": {"stages": stages}, "additionalProperties": False}
     _model_def(ArmWords, "arm", defs, {"stages": {"anyOf": [stages, {"enum": list(SHIPPED)}]}})
     problems = catalog.entries("problem")
@@ -108,7 +110,11 @@ def _problem_use(entry: EntryLike, spellings: list[str], defs: dict[str, Schema]
     if needed:
         given["required"] = needed
     names = {"enum": spellings, "description": spec.summary}
-    changes: dict[str, Schema] = {"data": {"type": "object"}, "metrics": {"type": "object"}}
+    changes: dict[str, Schema] = {
+        "data": {"type": "object"},
+        "metrics": {"type": "object"},
+        "expect": _list(_ref("limit")),
+    }
     use = {"use": names, "with": given, **changes}
     name = _model_def(ProblemUseWords, f"problem:{entry.qualified}", defs, use)
     if needed:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from .model import Arm, AttackUse, DataUse, MetricUse, Plan, Problem, Shipped, Stage
+from .model import Arm, AttackUse, DataUse, Gate, Limit, MetricUse, Plan, Problem, Shipped, Stage
 from .text import add_resolvers
 
 
@@ -48,9 +48,7 @@ def resolved(plan: Plan) -> dict[str, Any]:
         shown["attacks"] = [_attack(attack) for attack in plan.attacks]
     shown["compute"] = plan.compute.model_dump(mode="json")
     if plan.gates:
-        keys = ("problem", "arm", "metric", "value", "of", "below", "above")
-        gates = [{key: getattr(gate, key) for key in keys} for gate in plan.gates]
-        shown["expect"] = [{key: value for key, value in gate.items() if value is not None} for gate in gates]
+        shown["expect"] = [{"problem": gate.problem, "arm": gate.arm, **_limit(gate)} for gate in plan.gates]
     return shown
 
 
@@ -59,6 +57,8 @@ def _problem(problem: Problem, taken: Collection[Shipped]) -> dict[str, Any]:
     shown: dict[str, Any] = {"name": problem.label, "summary": problem.summary}
     shown["data"] = {role: _data(uses) for role, uses in problem.data.items()}
     shown["metrics"] = [_metric(metric) for metric in problem.metrics]
+    if problem.expect:
+        shown["expect"] = [_limit(limit) for limit in problem.expect]
     if problem.chat:
         shown["chat"] = True
     if problem.start:
@@ -84,6 +84,11 @@ def _metric(metric: MetricUse) -> dict[str, Any]:
         "want": metric.want,
         "show": list(metric.show),
     }
+
+
+def _limit(limit: Limit | Gate) -> dict[str, Any]:
+    told = {key: getattr(limit, key) for key in ("metric", "value", "of", "below", "above")}
+    return {key: value for key, value in told.items() if value is not None}
 
 
 def _attack(attack: AttackUse) -> dict[str, Any]:

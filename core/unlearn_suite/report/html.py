@@ -17,6 +17,7 @@ from .attacks import AttackTable, attack_tables, half_text
 from .chart import SHAPES, marker
 from .cost import cost_table
 from .curves import ArmCurves, arm_curves
+from .expected import Expectation, expectations
 from .figures import arm_points, forget_measure, scatter
 from .front import front
 from .judge import FRACTION_TOLERANCE, MARKS, RELATIVE_TOLERANCE, State, ValueInfo
@@ -58,6 +59,7 @@ class Section:
     lines: Sequence[ArmLine]
     picture: Markup
     outside: Sequence[str]
+    expected: Sequence[Expectation]
     scores: Sequence[ArmScore]
     front: Markup
     attacks: Sequence[AttackTable]
@@ -148,6 +150,7 @@ def _section(run: RunData, problem: ProblemSummary, anchor: str) -> Section:
         lines=lines,
         picture=Markup(scatter(problem, f"{anchor}-scatter")),
         outside=outside,
+        expected=expectations(run, problem),
         scores=scores,
         front=Markup(front(scores, problem.problem, f"{anchor}-front")),
         attacks=attack_tables(run, problem, f"{anchor}-attack"),

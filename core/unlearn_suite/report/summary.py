@@ -88,8 +88,9 @@ def _start(model: str, cells: Sequence[CellData]) -> str:
 
 def to_json(run: RunData, problems: Sequence[ProblemSummary]) -> Json:
     """The content of results/summary.json."""
-    results = [_result_json(p, m, r) for p in problems for m in p.measures for r in _all(m)]
+    results = [result for problem in problems for result in results_json(problem)]
     from .attacks import attack_tables, attacks_json  # these read summaries
+    from .expected import expectations, expected_json
     from .scores import FORMULA, arm_scores, score_json
 
     scores = [score_json(p, score) for p in problems for score in arm_scores(p)]
@@ -99,9 +100,15 @@ def to_json(run: RunData, problems: Sequence[ProblemSummary]) -> Json:
         "results": results,
         "scores": scores,
         "score_formula": FORMULA,
+        "expected": [line for p in problems for line in expected_json(p, expectations(run, p))],
         "attacks": [line for p in problems for line in attacks_json(p, attack_tables(run, p, ""))],
         "cells": [_cell_json(c) for c in run.cells],
     }
+
+
+def results_json(problem: ProblemSummary) -> list[Json]:
+    """`results` of summary.json for one problem: a mapping per arm, entry and value."""
+    return [_result_json(problem, m, r) for m in problem.measures for r in _all(m)]
 
 
 def _all(measure: Measure) -> list[Result]:

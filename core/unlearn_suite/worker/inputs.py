@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import PrerequisiteError
+from ..errors import PlanError, PrerequisiteError
 from ..plugins import blame, load_target
 from ..specs import DatasetSpec, Example
-from ..study import canonical
+from ..study import canonical, fingerprint
 from .data_checks import check_examples, forgotten_and_kept
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Inputs:
 
     def load(self, progress: Progress) -> None:
         """Raises `PluginError` when a dataset's code fails, `PrerequisiteError` when one is empty, `PlanError` for
-        examples that no evaluation can use."""
+        examples that no evaluation can use, or that are others than those the cell is named by."""
         progress.begin("loading data", len(self.cell.data))
         for done, (role, sources) in enumerate(self.cell.data.items(), start=1):
             examples = tuple(e for source in sources for e in self._filled(role, source))
@@ -62,6 +62,16 @@ class Inputs:
             entry = self.catalog.find("dataset", source["use"])
             spec = entry.spec
             assert isinstance(spec, DatasetSpec)
+            config = spec.config(**source["with"])
             with blame(entry):
-                _loaded[key] = tuple(load_target(spec.load)(spec.config(**source["with"])))
+                examples = tuple(load_target(spec.load)(config))
+                found = fingerprint(entry, config, examples)
+            if found != source.get("fingerprint", found):
+                raise PlanError(
+                    f"the data of {source['use']} changed while the run was under way",
+                    code="data-changed",
+                    where=f"problem {self.cell.problem!r}",
+                    hint="run the command again: what was made of the data before is kept apart",
+                )
+            _loaded[key] = examples
         return _loaded[key]

@@ -88,7 +88,7 @@ def test_the_published_questions(corpus: Any, public_data: Path) -> None:
 def test_the_hub_is_asked_for_the_configuration_and_split(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, ...]] = []
 
-    def hub(path: str, *, name: str, split: str, revision: str | None) -> list[records.Record]:
+    def hub(path: str, *, name: str, split: str, revision: str | None, hint: str) -> list[records.Record]:
         asked.append((path, name, split, revision))
         return [records.Record("here", {"question": "Who?", "answer": "He", "text": "some words"})]
 

@@ -46,6 +46,16 @@ def test_records_are_passages_and_repeated_ones_count_once(tmp_path: Path) -> No
     assert found == [("rows:1", "one", " two three"), ("rows:3", "say", " so"), ("rows:4", "", "x")]
 
 
+def test_beginnings_are_what_continuations_are_given_and_nothing_they_ask(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "one two three four"}\n{"prompt": "say", "text": " so"}\n{"text": "x"}\n{"text": "a b"}')
+    config = PassagesConfig(path=path, limit=3)
+    asked = [e for e in load(config.model_copy(update={"form": "continuations"})) if e.prompt]
+    told = load(config.model_copy(update={"form": "beginnings"}))
+    assert [(e.id, e.prompt, e.text) for e in told] == [("rows:1", "", "one two"), ("rows:2", "", "say")]
+    assert [(e.id, e.text) for e in told] == [(e.id, e.prompt) for e in asked]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

@@ -21,7 +21,7 @@ problems:
   - {use: custom, with: {folder: custom}}
   - {use: muse-news, with: {path: muse}}
   - {use: muse-books, with: {path: muse, shots: false}}
-  - {use: pii, with: {people: 10, learn: 2}}
+  - {use: pii, with: {people: 10, learn: 2, gradnorm: true}}
   - {use: custom-finetuned, with: {folder: custom, learn: 2}}
 arms:
   base: {stages: []}
@@ -53,6 +53,8 @@ def test_from_the_plan_to_the_report(folder: Path) -> None:
     for cell in cells:
         scored = folder / "runs/all/cells" / f"{cell['problem']}.tiny.{cell['arm']}.s0.{cell['id']}" / "scores"
         assert {path.stem for path in scored.iterdir()} == {entry["name"] for entry in cell["metrics"]}
+    mia = {r["value"] for r in ran.results if (r["problem"], r["metric"], r["arm"]) == ("pii", "mia", "npo")}
+    assert mia == {"min-k", "privleak", "loss", "zlib", "min-k-plus-plus", "reference", "gradnorm"}
     assert "Reliability: tells models that know a text from models that never saw it with AUC .89" in ran.page
 
 

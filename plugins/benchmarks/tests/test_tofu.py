@@ -50,6 +50,15 @@ def test_examples_are_questions_answers_and_choices() -> None:
     assert len(examples("full", limit=3)) == 3
 
 
+def test_an_attackers_half_of_the_questions_is_none_of_the_rest() -> None:
+    whole = examples("forget10")
+    attack, rest = (examples("forget10", part=part, template="{question}") for part in ("attack", "rest"))
+    assert len(attack) == len(rest) == len(whole) / 2
+    assert {e.id for e in attack} | {e.id for e in rest} == {e.id for e in whole}
+    asked = examples("forget10_perturbed", part="rest", template="{question}")
+    assert [e.prompt for e in asked] == [e.prompt for e in rest]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

@@ -65,8 +65,19 @@ def test_an_objective(catalog: Any) -> None:
     ]
 
 
-def test_a_metric_and_a_problem(catalog: Any) -> None:
+def test_a_metric_and_a_problem(catalog: Any, tmp_path: Path) -> None:
     lines = list(entry_lines(entry_json(catalog.find("metric", "cloze"))))
     assert lines[2:6] == ["  values:", "    exact", "        exact match", "    nll"]
     lines = list(entry_lines(entry_json(catalog.find("problem", "everyday"))))
-    assert lines == ["fake/everyday (problem, fake 1.0)", "  forget one subject"]
+    assert lines == [
+        "fake/everyday (problem, fake 1.0)",
+        "  forget one subject",
+        "  data roles: forget, retain",
+        "  metric entries: recall (lower), sampled (keep)",
+        "  stages: default",
+    ]
+    fragment = tmp_path / "site/fake_plan_plugin/problems/everyday.yaml"
+    line = "{metric: recall, value: exact, of: relative_change, below: 0.1, above: -1}"
+    fragment.write_text(f"{fragment.read_text()}expect: [{line}]\n")
+    lines = list(entry_lines(entry_json(catalog.find("problem", "everyday"))))
+    assert lines[4:6] == ["  expects:", "    relative change of recall exact: above -1 and below 0.1"]

@@ -22,7 +22,13 @@ class ClozeConfig(Config):
 
 
 class Cloze(Metric[ClozeConfig]):
-    """Scores `text` as the continuation of `prompt`."""
+    """Scores `text` (tokens y_1 ... y_n) as the continuation of `prompt` (x).
+
+        exact = 1 if y_t = argmax_v p(v | x, y_<t) for all t, else 0;  hit = share of the t for which that holds
+        nll = -(1/n) sum_t log p(y_t | x, y_<t), nats;                 p = exp(sum_t log p(y_t | x, y_<t))
+
+    Source: `loglikelihood` of lm-evaluation-harness and its `is_greedy` (LAMBADA, arXiv:1606.06031).
+    """
 
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
         pairs = [(e.prompt, join(e.prompt, answer_of(e), self.config.separator)) for e in examples]

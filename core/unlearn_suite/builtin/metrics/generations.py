@@ -33,7 +33,13 @@ class GenerationsConfig(Config):
 
 
 class Generations(Metric[GenerationsConfig]):
-    """Continues `prompt`, or, where an example has none, `text`."""
+    """Continues `prompt`, or, where an example has none, `text`.
+
+        distinct-n = different runs of n tokens / runs of n tokens, over all continuations of a prompt
+        repetition = 4-grams that came before in their continuation / 4-grams;  length in tokens
+
+    Source: distinct-n arXiv:1510.03055; repetition after arXiv:1908.04319 (seq-rep-4).
+    """
 
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
         config = self.config

@@ -22,7 +22,12 @@ class HarmonicMeanConfig(Config):
 
 
 class HarmonicMean(Metric[HarmonicMeanConfig]):
-    """Made in the report, from rows that others scored."""
+    """Made in the report, from rows that others scored.
+
+        H = n / (1 / x_1 + ... + 1 / x_n), of values from 0 to 1; 0 where one of them is 0
+
+    Source: TOFU's model utility, arXiv:2401.06121.
+    """
 
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
         raise NotImplementedError("the report combines the values of other entries")

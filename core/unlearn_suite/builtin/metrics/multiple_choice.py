@@ -29,7 +29,14 @@ class MultipleChoiceConfig(Config):
 
 
 class MultipleChoice(Metric[MultipleChoiceConfig]):
-    """Scores every choice as the continuation of the prompt. Ties go to the first choice."""
+    """Scores every choice c as the continuation of the prompt x. Ties go to the first choice.
+
+        s_c = sum_t log p(c_t | x, c_<t);  accuracy = [argmax_c s_c is right]
+        accuracy-normalised = [argmax_c s_c / characters of c is right];  above-chance = accuracy - 1 / choices
+        p-correct = exp(s_right) / sum_c exp(s_c), at temperature 1
+
+    Source: lm-evaluation-harness (`acc`, `acc_norm`); p-correct as in github.com/filyp/MUDMAN.
+    """
 
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
         config = self.config

@@ -24,8 +24,12 @@ class PairsConfig(Config):
 class Pairs(Metric[PairsConfig]):
     """Scores both `choices` of an example after its prompt (after nothing, when it has none).
 
-    The two summed log-likelihoods are lm-evaluation-harness's of its CrowS-Pairs tasks. Texts of unlike length have
-    unlike sums whatever they say: compare a model with itself before and after, not with a half.
+        l(text) = sum_t log p(text_t | prompt, text_<t);  gap = l(first) - l(second), nats;  difference = |gap|
+        first = [gap > 0];  first-per-token = the same of l / tokens
+
+    Source: CrowS-Pairs, arXiv:2010.00133. The two summed log-likelihoods are lm-evaluation-harness's of its CrowS-Pairs
+    tasks. Texts of unlike length have unlike sums whatever they say: compare a model with itself before and after, not
+    with a half.
     """
 
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:

@@ -25,7 +25,12 @@ class PerplexityConfig(Config):
 
 
 class Perplexity(Metric[PerplexityConfig]):
-    """Rolling log-likelihood of `text`; after `prompt` where an example has one. One document, one row."""
+    """Rolling log-likelihood of `text`; after `prompt` where an example has one. One document, one row.
+
+        perplexity = exp(-sum log p(x_t | x_<t) / tokens), over the tokens of all documents;  nll = its logarithm, nats
+
+    Source: `loglikelihood_rolling` of lm-evaluation-harness, by the model's own tokens and not by words.
+    """
 
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
         config = self.config

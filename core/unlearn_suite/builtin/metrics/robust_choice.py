@@ -34,7 +34,13 @@ class RobustChoiceConfig(Config):
 
 
 class RobustChoice(Metric[RobustChoiceConfig]):
-    """Asks every question formats x orders times."""
+    """Asks every question formats x orders times; form f of m is scored as `multiple-choice` does.
+
+        accuracy = sum_f right_f / m;  worst = min_f right_f;  p-correct = sum_f p_f / m
+        consistency = forms that pick the choice which is picked most / m
+
+    Source: the dependence on order and form, arXiv:2309.03882; formats of lm-evaluation-harness and other exams.
+    """
 
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
         config = self.config

@@ -27,6 +27,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             config=KnowledgeConfig,
             licence="Apache-2.0",
             source="written for this project",
+            size="2,993 sentences, prompts and questions",
         )
     )
     for spec in exams.DATASETS:

@@ -27,6 +27,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             config=ToxicityDataConfig,
             licence="Apache-2.0",
             source="written for this project",
+            size="144 prompts with two continuations each",
         )
     )
     for spec in published.DATASETS:

@@ -93,6 +93,7 @@ SPECS = (
                 "distance of the AUC of min-k from that of a model that never saw the members; 0 is ideal, below: the "
                 "texts still look known, above: they stand out as forgotten (arXiv:2407.06460)",
                 unit="%",
+                lowest=-100,
                 versus="privleak",
                 of="min-k",
             ),

@@ -34,7 +34,12 @@ def exact_memorisation(matches: Sequence[bool]) -> float:
 
 
 class ExtractionStrength(Metric[ExtractionConfig]):
-    """Of `text` after `prompt`, or of running text after the beginning of a sequence. No end token is scored."""
+    """Of `text` after `prompt`, or of running text after the beginning of a sequence. No end token is scored.
+
+        strength = 1 - k / n, k the least number with x_t = argmax_v p(v | x_<t) for all t > k (n: none)
+
+    Source: arXiv:2406.09179. Reliability: AUC .89, relearning .66, 4 bits .97 (arXiv:2605.24614).
+    """
 
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
         legacy = self.config.mode == "legacy"
@@ -44,7 +49,12 @@ class ExtractionStrength(Metric[ExtractionConfig]):
 
 
 class ExactMemorisation(Metric[MatchConfig]):
-    """Of `text` after `prompt`, or of running text after the beginning of a sequence. No end token is scored."""
+    """Of `text` after `prompt`, or of running text after the beginning of a sequence. No end token is scored.
+
+        share = #{t: x_t = argmax_v p(v | x_<t)} / n
+
+    Source: arXiv:2205.10770. Reliability: AUC .82, relearning .45, 4 bits .98 (arXiv:2605.24614).
+    """
 
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
         for example, matches in _matches(model, examples, self.config.separator):

@@ -44,7 +44,14 @@ def zlib_ratio(nll: float, text: str) -> float:
 
 
 class Mia(Metric[MiaConfig]):
-    """Scores `text` (after `prompt`, if any) of examples whose group is member or non-member."""
+    """Scores `text` (after any `prompt`) of examples of the groups member and non-member; each score becomes an AUC.
+
+        loss = -(1/n) sum_t log p_t;  zlib = loss / bytes of the compressed text;  reference = loss - a reference's
+        min-k = -mean of the lowest k n of log p_t;  min-k++ = the same of (log p_t - mu_t) / sigma_t
+        gradnorm = mean over parameter tensors of |d loss / d tensor|_2;  privleak = 100 (A_oracle - A) / (1 - A_oracle)
+
+    Source: arXiv:2310.16789, arXiv:2404.02936, arXiv:2012.07805; PrivLeak arXiv:2407.06460. Reliability: at the top.
+    """
 
     def __init__(self, config: MiaConfig) -> None:
         super().__init__(config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,8 +22,9 @@ class PassagesConfig(Config):
     path: Path
     """plain text (.txt, .txt.gz), which is cut into passages; or records (.jsonl, .json, .csv, .parquet) with a column
     `text`, and `prompt` if there is one, each of which is a passage"""
-    form: Literal["passages", "continuations"] = "passages"
-    """passages: running text; continuations: the first half of the words (or the record's prompt) is given"""
+    form: Literal["passages", "continuations", "beginnings"] = "passages"
+    """passages: running text; continuations: the first half of the words (or the record's prompt) is given; beginnings:
+    what is given alone, without what is asked (a text of one word has none)"""
     part: Literal["forget", "held-out", "all"] = "all"
     """a fixed split by passage; `held_out` says how much is kept out of the training"""
     held_out: float = Field(0.25, ge=0, lt=1)
@@ -49,10 +51,12 @@ def load(config: PassagesConfig) -> Sequence[Example]:
     if config.held_out and config.part != "all" and len(passages) < 2:
         hint = "give more text, lower `words`, or set held_out: 0"
         raise PlanError("one passage cannot be split", code="data", where=str(config.path), hint=hint)
-    chosen = _part(passages, config)
-    if config.form == "continuations":
+    chosen = _part(passages, config)[: config.limit]
+    if config.form != "passages":
         chosen = [_continued(example) for example in chosen]
-    return chosen[: config.limit]
+    if config.form == "beginnings":
+        chosen = [replace(example, prompt="", text=example.prompt) for example in chosen if example.prompt.strip()]
+    return chosen
 
 
 def cut_words(text: str, words: int) -> list[str]:

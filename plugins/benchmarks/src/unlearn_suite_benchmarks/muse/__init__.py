@@ -16,6 +16,7 @@ SPECS = (
         config=MuseConfig,
         licence="CC-BY-4.0 (the texts are their authors')",
         source="https://huggingface.co/datasets/muse-bench/MUSE-News, .../MUSE-Books",
+        size="100 questions of each kind and 100 beginnings a corpus, articles or books of millions of words",
     ),
     ProblemSpec(
         name="muse-news",

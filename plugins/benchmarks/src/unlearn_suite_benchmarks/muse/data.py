@@ -98,7 +98,8 @@ def _shots(config: MuseConfig, kind: str, split: str) -> Iterator[records.Record
 
 def _records(config: MuseConfig, kind: str, split: str) -> Iterator[records.Record]:
     if config.path is None:
-        yield from records.hub(HUB[config.corpus], name=kind, split=split, revision=config.revision)
+        hint = f"connect once, or give `path`: the files of huggingface.co/datasets/{HUB[config.corpus]}"
+        yield from records.hub(HUB[config.corpus], name=kind, split=split, revision=config.revision, hint=hint)
         return
     names = [f"{kind}/{split}.*", f"{kind}/{split}-*.parquet"]
     flat = f"{FLAT[config.corpus]}_{kind}_{split.replace('retain_', 'retain2_')}.json"

@@ -15,6 +15,7 @@ SPECS = (
         config=PiiConfig,
         licence="Apache-2.0",
         source="made by a seeded generator written for this project",
+        size="as many people as asked for, three documents each",
     ),
     ProblemSpec(
         name="pii",

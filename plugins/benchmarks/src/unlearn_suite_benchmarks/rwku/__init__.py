@@ -14,6 +14,7 @@ SPECS = (
         config=RwkuConfig,
         licence="CC-BY-4.0",
         source="https://huggingface.co/datasets/jinzhuoran/RWKU",
+        size="200 people, 13,131 probes of what is to be forgotten",
     ),
     ProblemSpec(
         name="rwku",

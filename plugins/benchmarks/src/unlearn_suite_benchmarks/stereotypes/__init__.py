@@ -18,6 +18,7 @@ SPECS = (
         config=CrowsPairsConfig,
         licence="CC-BY-SA-4.0",
         source="https://github.com/nyu-mll/crows-pairs",
+        size="1,508 pairs",
     ),
     DatasetSpec(
         name="stereoset",
@@ -26,6 +27,7 @@ SPECS = (
         config=StereosetConfig,
         licence="CC-BY-SA-4.0",
         source="https://github.com/moinnadeem/StereoSet",
+        size="the development set: 2,106 sentences with a blank, 2,123 after a context",
     ),
     MetricSpec(
         name="stereoset",

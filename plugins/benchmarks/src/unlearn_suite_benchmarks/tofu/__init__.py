@@ -27,6 +27,7 @@ SPECS = (
         config=TofuConfig,
         licence="MIT",
         source="https://huggingface.co/datasets/locuslab/TOFU",
+        size="4,000 questions about 200 authors; 100 about real authors, 117 about the world",
     ),
     _problem("forget01", 2),
     _problem("forget05", 10),

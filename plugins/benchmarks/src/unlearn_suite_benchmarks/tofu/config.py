@@ -28,10 +28,14 @@ class TofuConfig(records.Source):
     """folder of the release, `forget10.json` or `.jsonl` and so on (none = the hub)"""
     template: str = f"Question: {SLOT}\nAnswer:"
     """the prompt; {question} stands for the question. The answer follows after a blank"""
+    part: Literal["all", "attack", "rest"] = "all"
+    """all, or a half of the questions by the hash of their words: attack, which a relearning attacker is given, or
+    rest"""
     group: str = ""
     """group of all examples, such as member or non-member for `mia`"""
     limit: int | None = Field(None, ge=1)
-    """largest number of questions, from the top; 20 in a row are about one author (none = no limit)"""
+    """largest number of questions, from the top, before they are parted; 20 in a row are about one author (none = no
+    limit)"""
 
     @field_validator("template")
     @classmethod

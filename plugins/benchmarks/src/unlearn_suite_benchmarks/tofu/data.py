@@ -18,8 +18,17 @@ def load(config: TofuConfig) -> Sequence[Example]:
     In a `..._perturbed` set `text` is the answer and choice 0 its paraphrase (the answer itself, where there is none).
     Raises `PlanError` for a folder or record that is not the release's.
     """
-    found = islice(_records(config), config.limit)
-    return [_example(record, number, config) for number, record in enumerate(found)]
+    found = list(enumerate(islice(_records(config), config.limit)))
+    return [_example(record, number, config) for number, record in _part(found, config.part)]
+
+
+def _part(found: list[tuple[int, records.Record]], part: str) -> list[tuple[int, records.Record]]:
+    """By rank of a hash of the question, which is the same one in a set and in its perturbed one."""
+    if part == "all":
+        return found
+    order = sorted(found, key=lambda row: (records.share("tofu 1", row[1].text("question")), row[0]))
+    attacked = {number for number, _ in order[: len(order) // 2]}
+    return [row for row in found if (row[0] in attacked) == (part == "attack")]
 
 
 def _records(config: TofuConfig) -> Iterator[records.Record]:
@@ -34,7 +43,8 @@ def _records(config: TofuConfig) -> Iterator[records.Record]:
             hint="give `path`, a folder with idontknow.jsonl of github.com/locuslab/tofu",
         )
     else:
-        yield from records.hub(HUB, name=config.split, revision=config.revision)
+        hint = f"connect once, or give `path`: the files of huggingface.co/datasets/{HUB}"
+        yield from records.hub(HUB, name=config.split, revision=config.revision, hint=hint)
 
 
 def _example(record: records.Record, number: int, config: TofuConfig) -> Example:

@@ -59,7 +59,12 @@ def legacy_truth_values(right: float, wrong: Sequence[float]) -> dict[str, float
 
 
 class Probability(Metric[ProbabilityConfig]):
-    """Of `text` after `prompt`; and, for examples with choices, of the right one among them."""
+    """Of `text` after `prompt`; and, for examples with choices, of the right one among them.
+
+        probability = P(text) = exp((1/n) sum_t log p(y_t | x, y_<t));  share = P(right) / (P(right) + sum P(wrong))
+
+    Source: arXiv:2401.06121, section 2.2. Reliability: AUC .82, relearning .49, 4 bits .87 (arXiv:2605.24614).
+    """
 
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
         legacy = self.config.mode == "legacy"
@@ -75,7 +80,14 @@ class Probability(Metric[ProbabilityConfig]):
 
 
 class TruthRatio(Metric[TruthRatioConfig]):
-    """Of examples with choices: the right one (a paraphrase of the answer, say) and wrong ones."""
+    """Of examples with choices: the right one (a paraphrase of the answer, say) and wrong ones.
+
+        ratio R = mean P(wrong) / P(right);  share = 1 / (1 + R)
+        true-better = max(0, 1 - R);  closer-to-1 = min(R, 1 / R)
+        forget-quality = log10 p of the two-sample Kolmogorov-Smirnov test of R, the arm's against the oracle's
+
+    Source: arXiv:2401.06121, section 2.2. Reliability of share: AUC .95, relearning .13, 4 bits .99 (arXiv:2605.24614).
+    """
 
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
         legacy = self.config.mode == "legacy"

@@ -105,6 +105,8 @@ def _read(path: Path, subject: str, split: str) -> Iterator[Question]:
         identity = f"{subject}/{split}/{index}"
         yield _csv_question(record, identity, subject) if csv else question_of(record, identity, subject)
         index += 1
+    if not index:
+        raise PlanError("there is no question in it", code="data", where=str(path), hint="fetch it again")
 
 
 def _csv_question(record: records.Record, identity: str, subject: str) -> Question:

@@ -18,6 +18,7 @@ DATASETS = (
         config=PromptsConfig,
         licence="Apache-2.0",
         source="https://huggingface.co/datasets/allenai/real-toxicity-prompts",
+        size="about 99,000 prompts with continuations",
     ),
     DatasetSpec(
         name="paradetox",
@@ -26,13 +27,16 @@ DATASETS = (
         config=ParadetoxConfig,
         licence="CC0-1.0",
         source="https://huggingface.co/datasets/s-nlp/paradetox",
+        size="about 12,000 toxic sentences, one to three rewrites each",
     ),
     DatasetSpec(
         name="toxigen",
         summary="ToxiGen: prompts about thirteen groups of people, and statements that people judged",
         load=f"{_HERE}.toxigen:load",
         config=ToxigenConfig,
+        licence="see its page",
         source="https://huggingface.co/datasets/skg/toxigen-data",
+        size="274,186 statements by a machine; 940 judged by people in the test split",
     ),
 )
 
