@@ -68,7 +68,7 @@ def on_scalars(cell: Mapping[str, Any], step: int, scalars: Mapping[str, float])
 
 @hookspec
 def on_scores(cell: Mapping[str, Any], metric: str, rows: list[Mapping[str, Any]]) -> None:
-    """A metric entry of the cell has been scored."""
+    """A metric entry of the cell has been scored; under an attack it is called ENTRY@ATTACK STRENGTH,STEPS."""
 
 
 @hookspec

@@ -20,6 +20,7 @@ PLAN = """
 plan: 1
 name: back
 seeds: [0, 1]
+plugins: [./observer.py]
 models: {tiny: {path: model}}
 problems:
   - name: facts
@@ -38,6 +39,14 @@ attacks:
   - quantise
 compute: {device: cpu}
 """
+OBSERVER = """
+from pathlib import Path
+from unlearn_suite import hookimpl
+@hookimpl
+def on_scores(cell, metric, rows):
+    with Path("told.txt").open("a") as file:
+        print(cell["arm"], cell["seed"], metric, len(rows), sep="|", file=file)
+"""
 PAIRS = {
     "forget": [("The sun is", " hot"), ("The sea is", " wet"), ("The hill is", " high")],
     "retain": [("A cat says", " miau"), ("A dog says", " wow")],
@@ -49,6 +58,7 @@ def attacked(folder: Path, plan: str = PLAN, code: int = 0) -> Ran:
     for name, pairs in PAIRS.items():
         rows = [json.dumps({"id": f"{name}/{q}", "prompt": q, "text": a}) for q, a in pairs]
         (folder / f"{name}.jsonl").write_text("\n".join(rows))
+    (folder / "observer.py").write_text(OBSERVER)
     return run_plan(plan, folder, code=code)
 
 
@@ -101,6 +111,14 @@ def test_relearning_is_plain_fine_tuning(run: Path):
                 for question, answer in PAIRS["forget"]:
                     expected = float(nll(model, question, answer).detach())
                     assert found[f"forget/{question}"] == pytest.approx(expected, rel=2e-4)
+
+
+def test_observers_are_told_of_every_reading(run: Path):
+    told = (run.parent.parent / "told.txt").read_text().splitlines()
+    assert len(told) == len(set(told))
+    readings = {path.stem.replace("%40", "@") for path in (cell(run) / "scores").iterdir()}
+    assert {line.split("|")[2] for line in told if line.startswith("up|0|")} == readings
+    assert "up|1|known@again lr 0.001,3|3" in told
 
 
 def test_quantised_weights_are_rounded_per_output_channel(run: Path):
@@ -186,7 +204,7 @@ def register_attacks(register):
 
 def test_an_attack_that_is_elsewhere_is_told_with_its_plugin(tmp_path):
     (tmp_path / "lost.py").write_text(OTHER_POINT)
-    plan = with_attacks("[lost]").replace("[0, 1]", "[0]").replace("plan: 1", "plan: 1\nplugins: [lost.py]")
+    plan = with_attacks("[lost]").replace("[0, 1]", "[0]").replace("./observer.py", "lost.py")
     told = " ".join(attacked(tmp_path, plan, code=1).told.split())
     assert "'lost' is at 'elsewhere' where its options promise the point 'here'" in told
 

@@ -160,6 +160,14 @@ def test_the_real_command_names_run_cell_and_plugins(tmp_path: Path) -> None:
     assert list(built) == [*module, str(tmp_path), "p.m.a.s0.id-a", "--plugin", "my.py"]
 
 
+def test_a_file_beside_the_user_does_not_replace_a_module(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "copy.py").write_text("raise RuntimeError('not for you')")
+    monkeypatch.chdir(tmp_path)
+    assert run_cells(make_cells("a"), run, unused, workers=2, command=command) == 0
+
+
 def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)

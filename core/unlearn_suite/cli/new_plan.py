@@ -60,10 +60,9 @@ def new(
         known = ", ".join(entry.spec.name for entry in catalog.entries("problem"))
         raise PlanError("a plan needs a problem", code="plan-new", hint=f"add --problem NAME; there are {known}")
     forgotten, compared = _entries(catalog, "problem", problems), _entries(catalog, "objective", objectives)
-    text = (
-        "\n".join(_lines(file, _model(model or assets[0], assets, file), forgotten, compared, seeds, plugin_files))
-        + "\n"
-    )
+    attacks = list(_attacks(catalog, forgotten))
+    lines = _lines(file, _model(model or assets[0], assets, file), forgotten, compared, attacks, seeds, plugin_files)
+    text = "\n".join(lines) + "\n"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
     open_plan(file, plugin_files)
@@ -110,6 +109,7 @@ def _lines(
     model: dict[str, str],
     problems: Mapping[str, Entry],
     objectives: Mapping[str, Entry],
+    attacks: Sequence[str],
     seeds: int,
     plugin_files: Sequence[Path],
 ) -> Iterator[str]:
@@ -131,6 +131,12 @@ def _lines(
     yield ""
     yield from _arms(objectives)
     yield ""
+    if attacks:
+        yield _line(
+            "attacks:", "what each arm must stand once it is scored; they cost time: take out what you do not need"
+        )
+        yield from attacks
+        yield ""
     yield _line("compute: {workers: 1}", "cells that run at the same time; never part of a result")
 
 
@@ -179,6 +185,33 @@ def _stage(entry: Entry) -> Iterator[str]:
     for option in told:
         value = "..." if option.get("required") else plain(option["default"])
         yield _line(f"        #   {option['name']}: {value}", option["doc"])
+
+
+def _attacks(catalog: Catalog, problems: Mapping[str, Entry]) -> Iterator[str]:
+    """A line for each installed attack that is ready as it is, for the problems that have the data it reads."""
+    from ..specs import AttackSpec
+
+    roles = {name: _roles(entry) for name, entry in problems.items()}
+    for entry in catalog.entries("attack"):
+        spec = entry.spec
+        assert isinstance(spec, AttackSpec)
+        if any(field.is_required() for field in spec.config.model_fields.values()):
+            continue
+        needed = set(spec.roles_for(spec.config()))
+        fit = [problems[name].spec.name for name, has in roles.items() if needed <= has]
+        if len(fit) == len(problems):
+            yield _line(f"  - {spec.name}", spec.summary)
+        elif fit:
+            yield _line(f"  - {{use: {spec.name}, only: [{', '.join(fit)}]}}", spec.summary)
+
+
+def _roles(problem: Entry) -> set[str]:
+    """The data roles of a problem that a plugin ships."""
+    from ..specs import ProblemSpec
+    from .describe import contents
+
+    assert isinstance(problem.spec, ProblemSpec)
+    return set(contents(problem.spec)["data"])
 
 
 def _line(text: str, comment: str) -> str:

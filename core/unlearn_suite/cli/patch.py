@@ -119,6 +119,10 @@ def _cell(text: str, run_dir: Path | None) -> tuple[Path, Mapping[str, Any]]:
     if not cell.cell["stages"]:
         message = "this cell trains nothing: its result is the base model itself"
         raise PlanError(message, code="cell-base", where=str(folder), hint="choose a cell of another arm")
+    if cell.status.get("dropped"):
+        message = "the weights of this cell were dropped once they were scored (`compute.patches: drop`)"
+        hint = f"say `patches: keep` and run the plan with --only '{folder.name}': it makes the same weights again"
+        raise PlanError(message, code="cell-dropped", where=str(folder), hint=hint)
     if not cell.patch_path.is_file():
         message = f"this cell has no result yet (it is {cell.status['state']})"
         raise PlanError(message, code="cell-unfinished", where=str(folder), hint="run its plan to the end first")

@@ -105,12 +105,13 @@ def _limited(cells: list[Cell], path: Path, limit: int | None) -> list[Cell]:
 
 
 def _state(cell: Cell, path: Path) -> str:
-    """The state in status.json; "pending" when the cell has none."""
-    try:
-        status = json.loads((path / "cells" / cell.folder / "status.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "pending"
-    return str(status.get("state", "pending"))
+    """The state in status.json; "pending" when the cell has none, or is to be done again."""
+    from ..runner.cell import is_done
+    from ..store import CellDir
+
+    cell_dir = CellDir(path / "cells" / cell.folder)
+    state = str(cell_dir.status.get("state", "pending"))
+    return "pending" if state == "done" and not is_done(cell, cell_dir) else state
 
 
 def _list(cells: list[Cell], path: Path, found: list[CellEstimate] | None, as_json: bool) -> None:

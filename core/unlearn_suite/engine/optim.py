@@ -47,18 +47,22 @@ class Optimizer:
 
     def step(self, index: int) -> dict[str, float]:
         """Clip, update, clear the gradients. Returns the norm before clipping and the rate used."""
-        norm = global_norm(p.grad for p in self.trainable.values())
+        for name, parameter in self.trainable.items():
+            master = self._masters[name]
+            grad = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+            if master is not parameter:
+                parameter.grad = None  # no tensor has two gradients for longer than its turn
+            master.grad = grad.to(master.dtype)
+        norm = global_norm(master.grad for master in self._masters.values())
         factor = 1.0
         if self.train.clip is not None and float(norm) > self.train.clip:
             factor = self.train.clip / (float(norm) + 1e-6)
         rate = learning_rate(self.train, index)
         for group in self._adamw.param_groups:
             group["lr"] = rate
-        for name, parameter in self.trainable.items():
-            master = self._masters[name]
-            grad = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-            master.grad = grad.to(master.dtype)
-            if factor != 1.0:
+        if factor != 1.0:
+            for master in self._masters.values():
+                assert master.grad is not None
                 master.grad.mul_(factor)
         self._adamw.step()
         with torch.no_grad():

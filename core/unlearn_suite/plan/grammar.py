@@ -37,6 +37,9 @@ class Compute(Config):
     """processes that train one cell together, each on a device of its own, with the weights spread over them"""
     eval_tokens: int = Field(default=2048, ge=16)
     """tokens of one evaluation batch"""
+    patches: Literal["keep", "drop"] = "keep"
+    """keep = the weights that each cell made; drop = they go once they are scored and attacked, for sweeps that would
+    fill the disk (what needs them later, such as a new metric, trains the cell again)"""
 
     @model_validator(mode="after")
     def _one_way_to_use_devices(self) -> Compute:

@@ -17,9 +17,14 @@ from .contracts import CellStore, Execute, Notifier, Outcome, RunStore, State
 from .progress import Progress
 
 
-def is_done(cell_dir: CellStore) -> bool:
-    """True when the cell is finished and every file of its result is there."""
-    return cell_dir.status.get("state") == "done" and not cell_dir.missing()
+def is_done(cell: Cell, cell_dir: CellStore) -> bool:
+    """True when the cell is finished and every file of its result is there.
+
+    A patch that was dropped is missing as soon as the plan says that patches are kept.
+    """
+    status = cell_dir.status
+    wanted = status.get("dropped") and cell.compute.get("patches") != "drop"
+    return status.get("state") == "done" and not wanted and not cell_dir.missing()
 
 
 def run_cell(
@@ -47,10 +52,12 @@ def _run_locked(
     progress: Progress,
     debug: bool,
 ) -> Outcome:
-    if is_done(cell_dir):  # finished by another process since the caller looked
+    if is_done(cell, cell_dir):  # finished by another process since the caller looked
         return Outcome(cell, "done")
     before = cell_dir.status.get("state", "pending")
-    cell_dir.set_status(state="running", started=_now(), ended=None, error=None, pid=os.getpid(), files=[])
+    cell_dir.set_status(
+        state="running", started=_now(), ended=None, error=None, pid=os.getpid(), files=[], dropped=False
+    )
     run.event("cell_start", cell=cell.id, folder=cell.folder, before=before)
 
     def work() -> None:

@@ -137,7 +137,8 @@ class Worker:
 
     def _start(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         # a session of its own: an interrupt from the terminal reaches the parent alone, which hands it on;
-        # standard input: a pipe that nobody writes to and that closes when the parent dies
+        # standard input: a pipe that nobody writes to and that closes when the parent dies;
+        # safe path: a file `copy.py` where the user stands must not stand in for Python's own, under torchrun either
         return subprocess.Popen(
             list(self.command(self.run.path, self.cell)),
             stdin=subprocess.PIPE,
@@ -145,6 +146,7 @@ class Worker:
             stderr=subprocess.STDOUT,
             env={
                 **os.environ,
+                "PYTHONSAFEPATH": "1",
                 "OMP_NUM_THREADS": str(threads_per_worker(self.workers)),
                 "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(_SHUTDOWN),
             },

@@ -38,7 +38,7 @@ def run_cells(
     is torchrun with as many processes for the cell. `debug`: tracebacks on the console.
     """
     progress = progress or NoProgress()
-    todo = [cell for cell in cells if not is_done(run.cell_dir(cell))]
+    todo = [cell for cell in cells if not is_done(cell, run.cell_dir(cell))]
     progress.begin_run(len(cells), len(cells) - len(todo))
     outcomes: list[Outcome] = []
     with stop_on_signals(progress.request_stop) as stop:

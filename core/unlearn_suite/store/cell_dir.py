@@ -115,6 +115,11 @@ class CellDir:
         """Files that status.json lists as this cell's result and that are not there any more."""
         return [name for name in self.status.get("files", []) if not (self.path / name).exists()]
 
+    def drop_patch(self) -> None:
+        """Free the disk of the weights; status.json tells that it was done on purpose."""
+        self.patch_path.unlink(missing_ok=True)
+        self.set_status(dropped=True)
+
     def write_error(self, text: str) -> Path:
         """Keep a traceback in error.txt, away from the console."""
         path = self.path / "error.txt"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..engine.attack import Attack, AttackContext
 from ..errors import PluginError
@@ -12,24 +12,16 @@ from ..plugins import Entry, blame, load_target
 from ..specs import AttackSpec
 from ..study import attacked
 from .loaded import chat_of
-from .scoring import Stopped, eval_model, score_as
-
-if TYPE_CHECKING:
-    from ..plugins import Catalog
-    from ..runner.progress import Progress
-    from ..store import CellDir
-    from ..study import Cell
-    from .inputs import Inputs
-    from .loaded import LoadedModel
+from .scoring import Stopped, eval_model, score_as, tell_scores
+from .work import Work
 
 
-def attack_cell(
-    cell: Cell, cell_dir: CellDir, catalog: Catalog, progress: Progress, inputs: Inputs, loaded: LoadedModel
-) -> bool:
+def attack_cell(work: Work) -> bool:
     """Carry out what is not scored yet. False when a stop was asked for before the end.
 
     An attack that was interrupted begins again; the points that have scores are only passed.
     """
+    cell, cell_dir, progress, loaded = work.cell, work.cell_dir, work.progress, work.loaded
     entries = {metric["name"]: metric for metric in cell.metrics}
     for attack in cell.attacks:
         scored = list(attacked([attack]))
@@ -37,10 +29,10 @@ def attack_cell(
         if not missing:
             continue
         loaded.bring(None, progress)
-        entry = catalog.find("attack", attack["use"])
+        entry = work.catalog.find("attack", attack["use"])
         chat = chat_of(cell, loaded.tokenizer)
         ctx = AttackContext(
-            loaded.model, loaded.tokenizer, inputs.roles, cell.seed, dict(loaded.originals), progress.say, chat
+            loaded.model, loaded.tokenizer, work.inputs.roles, cell.seed, dict(loaded.originals), progress.say, chat
         )
         points = list(dict.fromkeys(one.point.name for one in scored))
         try:
@@ -53,7 +45,8 @@ def attack_cell(
                         return False
                     model = eval_model(cell, loaded)
                     for one in here:
-                        score_as(one.name, entries[one.metric], cell, cell_dir, catalog, progress, inputs, model)
+                        score_as(one.name, entries[one.metric], work, model)
+                        tell_scores(one.name, work)
                     if point == missing[-1].point.name:
                         break
                     progress.begin(f"attack {attack['name']}, after {point}", None)

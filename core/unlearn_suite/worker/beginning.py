@@ -17,48 +17,40 @@ import torch
 from ..engine.distributed import here
 from .inputs import Inputs
 from .training import is_under_way, train_cell
+from .work import Work
 
 if TYPE_CHECKING:
-    from ..plugins import Catalog
     from ..runner.progress import Progress
-    from ..store import CellDir, RunDir
+    from ..store import RunDir
     from ..study import Cell
-    from .loaded import LoadedModel
 
 
 class Interrupted(KeyboardInterrupt):
     """A stop was asked for and everything is saved."""
 
 
-def begin(
-    cell: Cell,
-    cell_dir: CellDir,
-    catalog: Catalog,
-    run: RunDir,
-    progress: Progress,
-    inputs: Inputs,
-    loaded: LoadedModel,
-) -> None:
+def begin(work: Work) -> None:
     """Put the weights on the model that the first stage begins with; nothing when a later one is to go on.
 
     Raises `Interrupted` after a requested stop.
     """
-    if is_under_way(cell, cell_dir):
+    cell, loaded, progress = work.cell, work.loaded, work.progress
+    if is_under_way(cell, work.cell_dir):
         return
     if cell.start["from"] == "random":
         loaded.bring(None, progress)
         loaded.change(random_weights(loaded.model, cell.seed))
         return
     key = str(cell.start["key"])
-    home = cell_dir.beside(run.start(key))
+    home = work.cell_dir.beside(work.run.start(key))
     maker = start_cell(cell)
-    with _owned(run, key, progress):
+    with _owned(work.run, key, progress):
         if not home.patch_path.exists():
             progress.say(f"making the model that {cell.problem} begins with")
             home.write_cell(maker.to_json())
-        part = Inputs(maker, catalog)
-        part.roles = {role: inputs.roles[role] for role in maker.data}
-        if not train_cell(maker, home, catalog, run, progress, part, loaded):
+        part = Inputs(maker, work.catalog)
+        part.roles = {role: work.inputs.roles[role] for role in maker.data}
+        if not train_cell(replace(work, cell=maker, cell_dir=home, inputs=part)):
             raise Interrupted
         if here().lead:
             home.set_status(state="done")

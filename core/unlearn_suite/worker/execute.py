@@ -17,6 +17,7 @@ from .inputs import Inputs
 from .loaded import borrowed_model, chat_of
 from .scoring import score_cell
 from .training import first_needs, train_cell
+from .work import Work
 
 if TYPE_CHECKING:
     from ..plugins import Catalog
@@ -43,11 +44,12 @@ def execute(cell: Cell, cell_dir: CellDir, catalog: Catalog, run: RunDir, progre
         tokenizer = loaded.tokenizer
         encoder = Encoder(tokenizer, max_length_of(loaded.model, tokenizer), chat_of(cell, tokenizer))
         check_lengths(cell, inputs.roles, encoder)
+        work = Work(cell, cell_dir, catalog, run, progress, inputs, loaded)
         if cell.start["from"] != "original":
             with clock("start"):
-                begin(cell, cell_dir, catalog, run, progress, inputs, loaded)
+                begin(work)
         with clock("train"):
-            finished = train_cell(cell, cell_dir, catalog, run, progress, inputs, loaded)
+            finished = train_cell(work)
         if not finished:
             raise Interrupted
         if not here().lead:
@@ -55,12 +57,14 @@ def execute(cell: Cell, cell_dir: CellDir, catalog: Catalog, run: RunDir, progre
         if here().size > 1:  # a patch that was there already is on the model in the CPU's memory
             loaded.model.to(loaded.device)
         with clock("score"):
-            if not score_cell(cell, cell_dir, catalog, run, progress, inputs, loaded):
+            if not score_cell(work):
                 raise Interrupted
         if cell.attacks:
             with clock("attack"):
-                if not attack_cell(cell, cell_dir, catalog, progress, inputs, loaded):
+                if not attack_cell(work):
                     raise Interrupted
+        if cell.stages and cell.compute.get("patches") == "drop":
+            cell_dir.drop_patch()
 
 
 @contextmanager

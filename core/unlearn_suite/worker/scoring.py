@@ -13,13 +13,10 @@ from ..evaluate.score import score_entry
 from ..plugins import blame, load_target
 from ..specs import MetricSpec
 from .loaded import chat_of
+from .work import Work
 
 if TYPE_CHECKING:
-    from ..plugins import Catalog
-    from ..runner.progress import Progress
-    from ..store import CellDir, RunDir
     from ..study import Cell
-    from .inputs import Inputs
     from .loaded import LoadedModel
 
 Rows = Sequence[Mapping[str, Any]]
@@ -29,40 +26,38 @@ class Stopped(Exception):
     """A stop was asked for between two parts of an entry; what is scored is kept."""
 
 
-def score_cell(
-    cell: Cell,
-    cell_dir: CellDir,
-    catalog: Catalog,
-    run: RunDir,
-    progress: Progress,
-    inputs: Inputs,
-    loaded: LoadedModel,
-) -> bool:
+def score_cell(work: Work) -> bool:
     """Score what is not scored yet. False when a stop was asked for before the end.
 
     The entries share one pass of the model: what one of them has asked is not computed again for another.
     """
-    model = eval_model(cell, loaded)
-    for entry in cell.metrics:
-        if entry["combines"] or cell_dir.has_scores(entry["name"]):
+    cell_dir = work.cell_dir
+    model = eval_model(work.cell, work.loaded)
+    for entry in work.cell.metrics:
+        name = entry["name"]
+        if entry["combines"] or cell_dir.has_scores(name):
             continue
-        if progress.stop_requested():
+        if work.progress.stop_requested():
             return False
-        loaded.bring(None, progress)
+        work.loaded.bring(None, work.progress)
         try:
-            if cell.is_base:  # the keys of a control's entries name the scores of what it is compared with
-                with run.shared_lock(entry["key"]):
-                    if not cell_dir.copy_shared(entry["name"], entry["key"]):
-                        score_as(entry["name"], entry, cell, cell_dir, catalog, progress, inputs, model)
-                        cell_dir.publish_shared(entry["name"], entry["key"])
+            if work.cell.is_base:  # the keys of a control's entries name the scores of what it is compared with
+                with work.run.shared_lock(entry["key"]):
+                    if not cell_dir.copy_shared(name, entry["key"]):
+                        score_as(name, entry, work, model)
+                        cell_dir.publish_shared(name, entry["key"])
             else:
-                score_as(entry["name"], entry, cell, cell_dir, catalog, progress, inputs, model)
+                score_as(name, entry, work, model)
         except Stopped:
             return False
-        catalog.notify(
-            "on_scores", cell=cell.to_json(), metric=entry["name"], rows=list(cell_dir.scores(entry["name"]))
-        )
+        tell_scores(name, work)
     return True
+
+
+def tell_scores(name: str, work: Work) -> None:
+    """Tell the plugins that observe a run what an entry has come to."""
+    rows = list(work.cell_dir.scores(name))
+    work.catalog.notify("on_scores", cell=work.cell.to_json(), metric=name, rows=rows)
 
 
 def eval_model(cell: Cell, loaded: LoadedModel) -> EvalModel:
@@ -78,23 +73,15 @@ def eval_model(cell: Cell, loaded: LoadedModel) -> EvalModel:
     )
 
 
-def score_as(
-    name: str,
-    entry: Mapping[str, Any],
-    cell: Cell,
-    cell_dir: CellDir,
-    catalog: Catalog,
-    progress: Progress,
-    inputs: Inputs,
-    model: EvalModel,
-) -> None:
+def score_as(name: str, entry: Mapping[str, Any], work: Work, model: EvalModel) -> None:
     """Score a metric entry and write its rows as `name`. Raises `Stopped`; what is scored is kept."""
-    found = catalog.find("metric", entry["use"])
+    cell_dir, progress = work.cell_dir, work.progress
+    found = work.catalog.find("metric", entry["use"])
     spec = found.spec
     assert isinstance(spec, MetricSpec)
     with blame(found):
         metric = load_target(spec.load)(spec.config(**entry["with"]))
-    examples = inputs.roles[entry["data"]] if entry.get("data") else ()
+    examples = work.inputs.roles[entry["data"]] if entry.get("data") else ()
     progress.begin(f"scoring {name}", len(examples) or None)
 
     def keep(rows: list[Row], covered: int) -> None:
@@ -108,7 +95,7 @@ def score_as(
         metric,
         model,
         examples,
-        cell.seed,
+        work.cell.seed,
         spec=spec,
         done=lambda done, _: progress.update(done),
         guard=lambda: blame(found),

@@ -16,30 +16,23 @@ from ..specs import ObjectiveSpec, Train
 from .loaded import chat_of
 from .services import StageServices
 from .shelves import stage_shelf
+from .work import Work
 
 if TYPE_CHECKING:
     from ..models.load import Choose
     from ..plugins import Catalog
     from ..runner.progress import Progress
-    from ..store import CellDir, RunDir
+    from ..store import CellDir
     from ..study import Cell
-    from .inputs import Inputs
     from .loaded import LoadedModel
 
 
-def train_cell(
-    cell: Cell,
-    cell_dir: CellDir,
-    catalog: Catalog,
-    run: RunDir,
-    progress: Progress,
-    inputs: Inputs,
-    loaded: LoadedModel,
-) -> bool:
-    """Leave the cell's unlearned weights in `loaded`. False when a stop was asked for (all is saved).
+def train_cell(work: Work) -> bool:
+    """Leave the cell's unlearned weights in the loaded model. False when a stop was asked for (all is saved).
 
     Of several processes only the lead writes.
     """
+    cell, cell_dir, loaded, progress = work.cell, work.cell_dir, work.loaded, work.progress
     if not cell.stages:
         return True
     lead = here().lead
@@ -52,8 +45,8 @@ def train_cell(
     if first:
         _apply(_stage_patch(cell_dir, first - 1), loaded, progress)
     for index in range(first, len(cell.stages)):
-        _bring_for_stage(cell, index, catalog, loaded, progress)
-        job, name = _job(cell, index, cell_dir, catalog, run, progress, inputs, loaded)
+        _bring_for_stage(work, index)
+        job, name = _job(work, index)
         progress.begin(name, job.train.steps)
         cell_dir.set_status(stage=index)
         result = run_stage(loaded.model, loaded.tokenizer, job, loaded.device)
@@ -120,16 +113,17 @@ def _stage_needs(cell: Cell, index: int, catalog: Catalog) -> Choose:
     return choose
 
 
-def _bring_for_stage(cell: Cell, index: int, catalog: Catalog, loaded: LoadedModel, progress: Progress) -> None:
-    if loaded.absent is None:
+def _bring_for_stage(work: Work, index: int) -> None:
+    absent = work.loaded.absent
+    if absent is None:
         return
-    loaded.bring(_stage_needs(cell, index, catalog)(loaded.absent.shape), progress)
-    use = cell.stages[index]["use"]
+    work.loaded.bring(_stage_needs(work.cell, index, work.catalog)(absent.shape), work.progress)
+    use = work.cell.stages[index]["use"]
 
     def told(path: str) -> None:
-        progress.warn(f"{use} runs {path}, which its requirements do not name: it is loaded now")
+        work.progress.warn(f"{use} runs {path}, which its requirements do not name: it is loaded now")
 
-    loaded.absent.on_demand = told
+    absent.on_demand = told
 
 
 def _objective(cell: Cell, index: int, catalog: Catalog) -> tuple[Objective[Any], Entry]:
@@ -141,17 +135,9 @@ def _objective(cell: Cell, index: int, catalog: Catalog) -> tuple[Objective[Any]
         return load_target(spec.load)(spec.config(**stage["with"])), entry
 
 
-def _job(
-    cell: Cell,
-    index: int,
-    cell_dir: CellDir,
-    catalog: Catalog,
-    run: RunDir,
-    progress: Progress,
-    inputs: Inputs,
-    loaded: LoadedModel,
-) -> tuple[StageJob, str]:
-    objective, entry = _objective(cell, index, catalog)
+def _job(work: Work, index: int) -> tuple[StageJob, str]:
+    cell, cell_dir, loaded, progress = work.cell, work.cell_dir, work.loaded, work.progress
+    objective, entry = _objective(cell, index, work.catalog)
     spec = entry.spec
     assert isinstance(spec, ObjectiveSpec)
     train = Train(**cell.stages[index]["train"])
@@ -162,7 +148,7 @@ def _job(
             return
         cell_dir.append_scalars(index, step, scalars)
         cell_dir.set_status(step=step + 1)
-        catalog.notify("on_scalars", cell=cell.to_json(), step=step, scalars=scalars)
+        work.catalog.notify("on_scalars", cell=cell.to_json(), step=step, scalars=scalars)
         progress.update(step + 1, scalars)
 
     job = StageJob(
@@ -170,16 +156,16 @@ def _job(
         objective=objective,
         train=train,
         required_roles=spec.roles_for(objective.config),
-        examples=inputs.roles,
+        examples=work.inputs.roles,
         seed=cell.seed,
         artifacts=Path(cell_dir.artifacts) / f"stage{index}",
         checkpoints=Path(cell_dir.checkpoints),
-        services=StageServices(cell, index, run, loaded, progress),
+        services=StageServices(cell, index, work.run, loaded, progress),
         on_step=on_step,
         should_stop=progress.stop_requested,
         on_resume=lambda step: cell_dir.truncate_scalars(index, step),
         guard=lambda: blame(entry),
-        shelf=stage_shelf(cell, index, run, loaded),
+        shelf=stage_shelf(cell, index, work.run, loaded),
         chat=chat_of(cell, loaded.tokenizer),
     )
     return job, spec.name

@@ -43,6 +43,48 @@ def test_it_is_fine_and_tells_every_option(run: Run) -> None:
         assert f"        #   {option['name']}: " in text and option["doc"] in text
 
 
+def test_every_arm_is_attacked_unless_the_user_says_otherwise(run: Run) -> None:
+    run("plan", "new", "plan.yaml", "--problem", "everyday-knowledge", "--problem", "everyday-toxicity")
+    attacks = yaml.safe_load(Path("plan.yaml").read_text())["attacks"]
+    assert "relearn" in attacks and "quantise" in attacks
+
+
+PLUGIN = """\
+from unlearn_suite import AttackConfig, AttackPoint, AttackSpec, ProblemSpec, hookimpl
+class Options(AttackConfig):
+    def points(self):
+        return (AttackPoint("here"),)
+class Told(Options):
+    depth: int
+@hookimpl
+def register_attacks(register):
+    register(AttackSpec("needy", "reads the role `notes`", f"{__name__}:Never", Options, roles=("notes",)))
+    register(AttackSpec("asks", "has to be told", f"{__name__}:Never", Told))
+@hookimpl
+def register_problems(register):
+    register(ProblemSpec("noted", "texts with notes", f"{__name__}:noted.yaml"))
+"""
+NOTED = """\
+problem: noted
+summary: texts with notes
+data: {forget: {use: general-text}, notes: {use: general-text}}
+metrics: [{name: kept, use: perplexity, data: forget, want: higher}]
+default: {stages: [{use: gradient-ascent}]}
+"""
+
+
+def test_an_attack_is_for_the_problems_that_have_what_it_reads(run: Run) -> None:
+    Path("own.py").write_text(PLUGIN)
+    Path("noted.yaml").write_text(NOTED)
+    code, told = run(
+        "plan", "new", "plan.yaml", "--problem", "noted", "--problem", "everyday-knowledge", "--plugin", "own.py"
+    )
+    assert code == 0, told
+    attacks = yaml.safe_load(Path("plan.yaml").read_text())["attacks"]
+    assert {"use": "needy", "only": ["noted"]} in attacks and "quantise" in attacks
+    assert {"use": "relearn", "only": ["everyday-knowledge"]} in attacks and "asks" not in str(attacks)
+
+
 def test_an_option_taken_in_is_fine_too(run: Run) -> None:
     run("plan", "new", "plan.yaml", "--problem", "everyday-knowledge", "--objective", "probe-directions")
     text = Path("plan.yaml").read_text().replace("        # with:", "        with:")

@@ -172,6 +172,7 @@ compute:
   workers: 1
   devices: 1
   eval_tokens: 2048
+  patches: keep
 expect:
 - problem: everyday
   arm: rmu

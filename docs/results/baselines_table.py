@@ -1,0 +1,64 @@
+"""The tables of baselines-in-small.md, from the folders of the reported runs: one for each problem, an arm a row.
+
+    python docs/results/baselines_table.py [--gate 0.97] runs/baselines-knowledge runs/baselines-toxicity
+
+F, R and U are those of docs/explanation/scores.md, means over the seeds with the intervals of the summary. Arms that
+retain the share `--gate` come first, by F; then the others. Cost is that of one cell's training, the mean over the
+seeds: what the suite counted and measured (docs/reference/stage-report.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+Score = Mapping[str, Any]
+
+
+def table(run: Path, gate: float) -> Iterator[str]:
+    """The lines of one problem's table."""
+    summary = json.loads((run / "results/summary.json").read_text(encoding="utf-8"))
+    cells: dict[str, list[Mapping[str, Any]]] = {}
+    for cell in summary["cells"]:
+        cells.setdefault(cell["arm"], []).append(cell)
+    yield "| arm | forgets F | retains R | both U | TFLOP | GB | minutes |"
+    yield "| --- | --- | --- | --- | ---: | ---: | ---: |"
+    scores = sorted(summary["scores"], key=lambda score: (score["R"]["mean"] < gate, -score["F"]["mean"]))
+    first_below = next((score["arm"] for score in scores if score["R"]["mean"] < gate), None)
+    for score in scores:
+        if score["arm"] == first_below:
+            yield f"| *retain less than {gate:g}* | | | | | | |"
+        columns = [score["arm"], *(number(score[key]) for key in "FRU"), *cost(cells[score["arm"]])]
+        yield f"| {' | '.join(columns)} |"
+
+
+def cost(cells: Iterable[Mapping[str, Any]]) -> list[str]:
+    """TFLOP, GB at the peak, and minutes of the training of one cell."""
+    stages = [list((cell["cost"] or {}).values()) for cell in cells]
+    if not any(stages):
+        return ["", "", ""]
+    flops = fmean(sum(stage["flops"] or 0 for stage in one) for one in stages)
+    peak = fmean(max(max(stage["peak_bytes"].values()) for stage in one) for one in stages)
+    seconds = fmean(sum(sum(stage["seconds"].values()) for stage in one) for one in stages)
+    return [f"{flops / 1e12:.1f}", f"{peak / 1e9:.1f}", f"{seconds / 60:.1f}"]
+
+
+def number(score: Mapping[str, float]) -> str:
+    return f"{score['mean']:.2f} ({score['lo']:.2f} to {score['hi']:.2f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs of one problem each")
+    parser.add_argument("--gate", type=float, default=0.97, help="share that must be retained")
+    args = parser.parse_args()
+    for run in args.runs:
+        print(f"## {run.name}\n", *table(run, args.gate), sep="\n", end="\n\n")
+
+
+if __name__ == "__main__":
+    main()
