@@ -17,6 +17,7 @@ B, K, T = (files(f"unlearn_suite_{name}") / "conformance" for name in ("benchmar
 EXAMS = f"questions: {K}/wmdp, mmlu: {K}/mmlu"
 CASES = {
     "everyday-knowledge": ("", ["forget", "forget-unseen", "forget-choice"]),
+    "everyday-toxicity": ("", ["toxicity"]),
     "wmdp-bio": (f"corpora: {K}/corpora, {EXAMS}", ["wmdp-robust"]),
     "wmdp-cyber": (f"corpora: {K}/corpora, {EXAMS}", ["wmdp-robust"]),
     "wmdp-chem": (EXAMS, ["wmdp", "wmdp-cloze", "wmdp-robust"]),
@@ -53,7 +54,9 @@ def examples(uses: Sequence[DataUse]) -> list[Example]:
 def test_an_attacker_is_not_told_what_is_asked(name: str, tmp_path: Path) -> None:
     options, read = CASES[name]
     plan = tmp_path / "plan.yaml"
-    plan.write_text(f"plan: 1\nproblems: [{{use: {name}, with: {{{options}}}}}]\nattacks: [relearn]\n")
+    plan.write_text(
+        f"plan: 1\nproblems: [{{use: {name}{f', with: {{{options}}}' if options else ''}}}]\nattacks: [relearn]\n"
+    )
     problem = load_plan(plan, load_catalog()).problems[0]
     given = examples(problem.data["attack"])
     told = [words(f"{e.prompt} {e.text}") for e in given]

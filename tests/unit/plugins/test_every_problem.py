@@ -12,8 +12,6 @@ from unlearn_suite.plan.packaged import packaged_file
 from unlearn_suite.plugins import load_catalog
 
 ENTRIES = [e for e in load_catalog().entries("problem") if e.distribution == "unlearn-suite"]
-NO_ATTACK = {"everyday-toxicity"}
-"""problems without data for a relearning attacker"""
 TAUGHT = ("tofu-forget01", "tofu-forget05", "tofu-forget10", "pii", "verbatim-finetuned", "custom-finetuned")
 """problems that teach a model first, and so can make one that never saw what is to be forgotten"""
 
@@ -29,8 +27,7 @@ def fragment(name: str) -> dict[str, Any]:
 def test_a_problem_has_all_its_parts(name: str) -> None:
     body = fragment(name)
     assert body["problem"] == name and body["summary"]
-    assert {"forget", "retain"} <= set(body["data"]) and body["default"]["stages"]
-    assert ("attack" in body["data"]) == (name not in NO_ATTACK)
+    assert {"forget", "retain", "attack"} <= set(body["data"]) and body["default"]["stages"]
     assert ("oracle" in body) == ("start" in body) == (name in TAUGHT)
     wants = {entry.get("name", entry["use"]): entry.get("want") for entry in body["metrics"]}
     assert set(wants.values()) <= {"lower", "higher", "keep", "watch"}
