@@ -29,7 +29,7 @@ problems:
       retain: {use: jsonl, with: {path: retain.jsonl}}
       attack: {use: jsonl, with: {path: attack.jsonl}}
     metrics:
-      - {name: known, use: cloze, data: forget, want: lower, show: [nll]}
+      - {name: known, use: cloze, data: forget, want: higher, show: [nll]}
       - {name: kept, use: cloze, data: retain, want: keep, show: [nll]}
 arms:
   base: {stages: []}

@@ -102,7 +102,7 @@ def _arm(run: RunData, problem: ProblemSummary, arm: str, attack: Json, measure:
         for path, found in zip(paths, rows, strict=True):
             path += [(point, found)] if found else []
         there = [(before, after, found) for (before, after, _), found in zip(seeds, rows, strict=True) if found]
-        reading = _reading(point, there, info) if there else None
+        reading = _reading(point, there, info, entry.want) if there else None
         readings += [reading] if reading is not None else []
     if not readings:
         return None
@@ -119,7 +119,7 @@ def _column(seeds: Sequence[list[Json]], info: ValueInfo) -> Column:
 
 
 def _reading(
-    point: AttackPoint, seeds: Sequence[tuple[list[Json], list[Json], list[Json]]], info: ValueInfo
+    point: AttackPoint, seeds: Sequence[tuple[list[Json], list[Json], list[Json]]], info: ValueInfo, want: str
 ) -> Reading | None:
     """From (before, after, attacked) rows per seed: all three on the items they share, drawn alike."""
     before, after, attacked = (list(rows) for rows in zip(*seeds, strict=True))
@@ -132,13 +132,14 @@ def _reading(
         return None
     b, g, a = (column.resampled(info.aggregate) for column in (base, gone, back))
     value = a.estimate()
-    return Reading(point, value, _share(b, g, a)) if value is not None else None
+    return Reading(point, value, _share(b, g, a, want)) if value is not None else None
 
 
-def _share(base: Resampled, gone: Resampled, back: Resampled) -> Estimate | None:
+def _share(base: Resampled, gone: Resampled, back: Resampled, want: str) -> Estimate | None:
     """(attacked - unlearned) / (base - unlearned); None where nothing was clearly forgotten."""
     lost = stats.interval(base.point - gone.point, base.values - gone.values)
-    if lost is None or not lost.excludes(0):
+    wrong = {"lower": -1, "higher": 1}.get(want, 0)
+    if lost is None or not lost.excludes(0) or lost.mean * wrong > 0:
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
         return stats.interval(
