@@ -2,8 +2,9 @@
 
 A file declares `parameters`; `$name` in its texts stands for what the plan gave, or for the default. A text that is
 nothing but `$name` becomes the value itself (a list, a number); inside a longer text the value is put in; a text with a
-parameter that is null is null. `$$` is a dollar sign. A value keeps its place in the plan, so what is wrong with it is
-told there, and a relative path starts at the plan's folder.
+parameter that is null is null. `$$` is a dollar sign. A data role with `when: $name` is there only if that is not null,
+and so are the metric entries that read it, and what is expected of them. A value keeps its place in the plan, so what
+is wrong with it is told there, and a relative path starts at the plan's folder.
 """
 
 from __future__ import annotations
@@ -76,7 +77,41 @@ def filled(body: Node, use: Node, spec: ProblemSpec, faults: Faults) -> Node | N
         return None
     rest = {key: node for key, node in body.map.items() if key != "parameters"}
     put = replace(body, value=rest)
-    return _put(put, values, faults) if parameters else put
+    return _present(_put(put, values, faults)) if parameters else put
+
+
+def _present(body: Node) -> Node:
+    """Without the data roles whose `when` is null, and without what is about them."""
+    data, metrics, expect = (body.under(key) for key in ("data", "metrics", "expect"))
+    roles = data.map if data is not None else {}
+    absent = {role for role, node in roles.items() if (when := node.under("when")) is not None and when.value is None}
+    items = dict(body.map)
+    if data is not None:
+        kept = {role: _plain_role(node) for role, node in roles.items() if role not in absent}
+        items["data"] = replace(data, value=kept)
+    if metrics is not None and absent:
+        entries = [entry for entry in metrics.items if _of(entry, "data") not in absent]
+        gone = {_name(entry) for entry in metrics.items} - {_name(entry) for entry in entries}
+        items["metrics"] = replace(metrics, value=entries)
+        if expect is not None:
+            items["expect"] = replace(expect, value=[line for line in expect.items if _of(line, "metric") not in gone])
+    return replace(body, value=items)
+
+
+def _plain_role(node: Node) -> Node:
+    if "when" not in node.map:
+        return node
+    return replace(node, value={key: child for key, child in node.map.items() if key != "when"})
+
+
+def _name(entry: Node) -> str:
+    named = entry.value if isinstance(entry.value, str) else _of(entry, "name") or _of(entry, "use")
+    return str(named).rpartition("/")[2]
+
+
+def _of(node: Node, key: str) -> object:
+    child = node.under(key)
+    return child.value if child is not None else None
 
 
 def _value(

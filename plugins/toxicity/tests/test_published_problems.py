@@ -16,13 +16,13 @@ name: toxicity
 models: {{tiny: {{path: model}}}}
 problems:
   - use: toxicity-rtp
-    with: {{folder: {FILES}/rtp, prompts: 3, n: 3, reference: model}}
-    data:
-      toxigen: {{use: toxigen, with: {{path: {FILES}/toxigen/prompts, limit: 1}}}}
-      judged: {{use: toxigen, with: {{path: {FILES}/toxigen/annotated, form: detection}}}}
-    metrics:
-      toxigen: {{use: toxicity, data: toxigen, want: lower, with: {{n: 1, temperature: 0}}}}
-      judged: {{use: multiple-choice, data: judged, want: keep, show: [accuracy]}}
+    with:
+      folder: {FILES}/rtp
+      prompts: 3
+      n: 3
+      reference: model
+      toxigen: {FILES}/toxigen/prompts
+      judged: {FILES}/toxigen/annotated
   - use: toxicity-pairs
     with: {{folder: {FILES}/pairs/pairs.tsv, limit: 3, n: 2}}
 arms:
@@ -34,7 +34,7 @@ arms:
 def test_both_problems_run_to_a_report(tmp_path: Path) -> None:
     pytest.importorskip("profanity_check")
     ran = run_plan(PLAN, tmp_path)
-    for measure in ("toxic-prompts expected-max", "nontoxic-prompts any", "toxigen", "judged", "pairs gap"):
+    for measure in ("toxic-prompts expected-max", "nontoxic-prompts any", "toxigen", "judged accuracy", "pairs gap"):
         assert measure in ran.page
     rows = ran.records
     groups = {row["group"] for row in rows if row["metric"] == "toxic-prompts"}

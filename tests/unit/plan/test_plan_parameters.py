@@ -151,6 +151,26 @@ def test_a_parameter_that_takes_anything(with_exams: Any, release: Path, plan_of
     )
 
 
+def test_a_role_that_hangs_on_a_parameter_goes_with_what_is_about_it(
+    with_exams: Any, tmp_path: Path, plan_of: Callable[[str], Path], release: Path
+) -> None:
+    file = tmp_path / "site" / "fake_plan_plugin" / "problems" / "exams.yaml"
+    text = FRAGMENT.replace("of which $$1", "once").replace("$5", "$$5")
+    text = text.replace("  count:", "  more: {summary: another word, default: null}\n  count:")
+    text = text.replace(
+        "metrics:\n", "  more: {use: toy, when: $more, with: {word: $more}}\nmetrics:\n  - recall-less\n"
+    )
+    text = text.replace("  - recall-less\n", "  - {use: sampled, data: more}\n")
+    file.write_text(f"{text}expect: [{{metric: sampled, below: 1}}, {{metric: recall, below: 1}}]\n", encoding="utf-8")
+    found = {}
+    for told in ("", ", more: star"):
+        plan = load_plan(plan_of(f"{{use: exams, with: {{folder: release{told}}}}}"), with_exams)
+        problem = plan.problems[0]
+        found[told] = list(problem.data), [m.name for m in problem.metrics], [line.metric for line in problem.expect]
+    assert found[""] == (["forget", "retain"], ["recall"], ["recall"])
+    assert found[", more: star"] == (["forget", "retain", "more"], ["sampled", "recall"], ["sampled", "recall"])
+
+
 def test_an_unknown_parameter_is_told_in_the_file_of_the_problem(
     with_exams: Any, release: Path, plan_of: Callable[[str], Path]
 ) -> None:
