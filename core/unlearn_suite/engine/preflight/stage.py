@@ -176,6 +176,7 @@ class _Traced:
         with self._job() as (job, services), _no_collection(), recorder:
             with recorder.phase("open"):
                 views, _, needs = open_views(model, job)
+                work = BlockWork(views.replay.blocks, recorder)
                 examples, held_out = hold_out(job.examples, job.train.stop)
                 ctx = open_context(self.tokenizer, replace(job, examples=examples), views, CPU)
             with recorder.phase("setup"):
@@ -183,7 +184,6 @@ class _Traced:
                 ctx.views.clear()
                 watch = Watch(ctx, held_out, needs.reads)
             ctx.views.keep(keeping(ctx, job.shelf, next(model.parameters())))
-            work = BlockWork(views.replay.blocks)
             done = {}
             gc.collect()
             # The optimizer makes its state in the first step: the cheapest one is run twice.
@@ -241,11 +241,13 @@ def _to_run(kinds: Sequence[Kind]) -> list[tuple[str, int]]:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """When garbage is collected must not depend on the twin."""
+    """When garbage is collected must not depend on the twin. What there is already is not looked at again."""
     was = gc.isenabled()
     gc.disable()
+    gc.freeze()
     try:
         yield
     finally:
+        gc.unfreeze()
         if was:
             gc.enable()

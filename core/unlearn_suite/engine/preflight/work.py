@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
+
+from .record import Recorder
 
 _BACKWARD = 2
 """a block's backward pass against its forward pass, about"""
@@ -27,14 +30,15 @@ class Work:
 
 
 class BlockWork:
-    """Counts what the blocks of a model do from now on. Hollow blocks compute nothing: each hands on its input, and
-    every parameter that wants a gradient gets one (zero)."""
+    """Counts what the blocks of a model do from now on. Without a recorder they are hollow and compute nothing: each
+    hands on its input, and every parameter that wants a gradient gets one (zero). With one they are only so where
+    there is no autograd, and all that they would do is noted."""
 
-    def __init__(self, blocks: Sequence[nn.Module], *, hollow: bool = False) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], recorder: Recorder | None = None) -> None:
         self.reset()
         for block in blocks:
             original = block.forward
-            block.forward = self._hollow(block, original) if hollow else self._counted(original)
+            block.forward = self._recorded(original, recorder) if recorder else self._hollow(block, original)
 
     def reset(self) -> None:
         """Begin at nothing."""
@@ -51,10 +55,16 @@ class BlockWork:
         self._grad += positions * grad
         self._still += positions * (not grad)
 
-    def _counted(self, original: Any) -> Any:
+    def _recorded(self, original: Any, recorder: Recorder) -> Any:
         def forward(h: Tensor, *args: Any, **kwargs: Any) -> Any:
             self._note(h)
-            return original(h, *args, **kwargs)
+            if torch.is_grad_enabled():
+                return original(h, *args, **kwargs)
+            with recorder.sizes_only():
+                result = original(h, *args, **kwargs)
+            with _disable_current_modes():  # a turn of the dimensions, so that no two blocks say the same
+                (result[0] if isinstance(result, tuple) else result).copy_(h.roll(1, -1))
+            return result
 
         return forward
 
