@@ -2,11 +2,11 @@
 
     python docs/benchmarks/preflight.py MODEL_FOLDER
 
-Each row is a real stage on the CPU. One process predicts it, without the weights; another runs it, and the engine's
-accounts give the FLOPs and the memory that the whole process has resident at most (interpreter, libraries and
-weights included). "Added" is the peak above the process with the model loaded: what training itself takes.
-The prediction for a process is what is predicted of torch's memory plus what the predicting process itself has resident
-before it begins. Ratios are predicted / measured.
+Each row is a real stage on the CPU. One process predicts it, without the weights; another runs it and counts the FLOPs
+of every step, and the engine's accounts give the memory that the whole process has resident at most (interpreter,
+libraries and weights included). "Added" is the peak above the process with the model loaded: what training itself
+takes. The prediction for a process is what is predicted of torch's memory plus what the predicting process itself has
+resident before it begins. Ratios are predicted / measured.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from logprob_step import LogProbs
 from logprob_step import Options as LogProbOptions
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from unlearn_suite.engine.accounting import PeakMemory
+from unlearn_suite.engine.accounting import FlopCount, PeakMemory
+from unlearn_suite.engine.batch import Batch
 from unlearn_suite.engine.loop import StageJob, run_stage
 from unlearn_suite.engine.preflight import Family, StagePlan, estimate_stage
 from unlearn_suite.specs import Example, Train
@@ -144,10 +145,19 @@ def measure(args: argparse.Namespace, case: Case) -> dict[str, float]:
         parameter.data = parameter.data.clone()
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     before = PeakMemory(CPU).peak() or 0
+    objective, counts = case.objective(), []
+    step = objective.step
+
+    def counted(batch: Mapping[str, Batch]) -> Any:
+        counts.append(FlopCount())
+        with counts[-1]:
+            return step(batch)
+
+    objective.step = counted
     with tempfile.TemporaryDirectory() as folder:
         job = StageJob(
             index=0,
-            objective=case.objective(),
+            objective=objective,
             train=case.options,
             required_roles=ROLES,
             examples=texts(case.length),
@@ -159,7 +169,7 @@ def measure(args: argparse.Namespace, case: Case) -> dict[str, float]:
         )
         cost = run_stage(model, tokenizer, job).cost
     peak = max(cost.peak_bytes["setup"], cost.peak_bytes["train"])
-    return {"flops": float(cost.flops or 0), "peak": peak, "added": peak - before}
+    return {"flops": float(sum(c.flops for c in counts)), "peak": peak, "added": peak - before}
 
 
 def in_process(worker: str, index: int) -> dict[str, float]:

@@ -70,6 +70,15 @@ class Recorder(TorchDispatchMode):
         finally:
             self._computes = before
 
+    @contextmanager
+    def flops_apart(self, name: str) -> Iterator[None]:
+        """FLOPs inside count for the phase `name`, memory for the one that it is."""
+        before, self._phase = self._phase, name
+        try:
+            yield
+        finally:
+            self._phase = before
+
     def _begin(self, name: str) -> None:
         self._phase = name
         self.tape.phases.append((len(self.tape.moves), name))

@@ -148,23 +148,15 @@ class _Traced:
         )
 
     def _flops(self, kinds: Sequence[Kind], measured: Measured, work: Mapping[str, Work]) -> float:
-        """Of each kind one step was traced: its other steps cost as much by position with autograd and without."""
+        """Of each kind one step was traced: its other steps cost as much by position."""
+        kept = measured.flops.get("kept", 0.0) / max(sum(did.kept for did in work.values()), 1.0)
         total = 0.0
         for kind in kinds:
             name = f"step {kind.largest}"
-            flops, did = measured.flops.get(name, 0.0), work[name]
-            still = self._still_cost(kinds[0], measured, work) or flops / max(did.forward_passes, 1.0)
-            grad = (flops - still * did.still) / max(did.grad, 1.0)
-            total += kind.share * self.plan.train.steps * (grad * kind.work.grad + still * kind.work.still)
+            rate = measured.flops.get(name, 0.0) / max(work[name].forward_passes, 1.0)
+            steps = kind.share * self.plan.train.steps
+            total += steps * (rate * kind.work.forward_passes + kept * kind.work.kept)
         return total
-
-    def _still_cost(self, first: Kind, measured: Measured, work: Mapping[str, Work]) -> float:
-        """FLOPs of a position without autograd; 0 where it cannot be told. The first step is traced twice, and what
-        is kept of the base model is computed only the first time."""
-        one, other = "first step", f"step {first.largest}"
-        if not {one, other} <= measured.flops.keys() & work.keys() or work[one].grad != work[other].grad:
-            return 0.0
-        return (measured.flops[one] - measured.flops[other]) / max(work[one].still - work[other].still, 1.0)
 
     def _kept_bytes(self, skimmed: Skimmed) -> int:
         wide = self.family.shape.hidden_size * self.family.dtype.itemsize
@@ -176,7 +168,7 @@ class _Traced:
         with self._job() as (job, services), _no_collection(), recorder:
             with recorder.phase("open"):
                 views, _, needs = open_views(model, job)
-                work = BlockWork(views.replay.blocks, recorder)
+                work = BlockWork(views, recorder)
                 examples, held_out = hold_out(job.examples, job.train.stop)
                 ctx = open_context(self.tokenizer, replace(job, examples=examples), views, CPU)
             with recorder.phase("setup"):

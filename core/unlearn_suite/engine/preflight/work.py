@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from ..views import ModelViews
 from .record import Recorder
 
 _BACKWARD = 2
@@ -18,14 +19,17 @@ _BACKWARD = 2
 
 @dataclass(frozen=True)
 class Work:
-    """Positions (B x T, summed over blocks) that went through blocks with autograd, and without."""
+    """Positions (B x T, summed over blocks) that went through blocks with autograd, without, and for what is kept of
+    the base model. `calls`: of blocks, the first two."""
 
     grad: float
     still: float
+    kept: float
+    calls: tuple[int, int] = (0, 0)
 
     @property
     def forward_passes(self) -> float:
-        """All of it in positions of a forward pass, about."""
+        """All of it but what is kept, in positions of a forward pass, about."""
         return self.still + (1 + _BACKWARD) * self.grad
 
 
@@ -34,26 +38,40 @@ class BlockWork:
     hands on its input, and every parameter that wants a gradient gets one (zero). With one they are only so where
     there is no autograd, and all that they would do is noted."""
 
-    def __init__(self, blocks: Sequence[nn.Module], recorder: Recorder | None = None) -> None:
+    def __init__(self, views: ModelViews, recorder: Recorder | None = None) -> None:
         self.reset()
-        for block in blocks:
+        self._keeps = False
+        for block in views.replay.blocks:
             original = block.forward
             block.forward = self._recorded(original, recorder) if recorder else self._hollow(block, original)
+        views.base_value = self._kept(views.base_value, recorder)  # type: ignore[method-assign]
 
     def reset(self) -> None:
         """Begin at nothing."""
-        self.grad_calls = self._grad = self._still = 0
+        self._calls = [0, 0]
+        self._positions = [0, 0, 0]
 
     def done(self) -> Work:
         """Since the last `reset`."""
-        return Work(self._grad, self._still)
+        grad, still, kept = self._positions
+        return Work(grad, still, kept, (self._calls[0], self._calls[1]))
 
     def _note(self, h: Tensor) -> None:
-        grad = torch.is_grad_enabled()
-        self.grad_calls += grad
-        positions = h.shape[0] * h.shape[1]
-        self._grad += positions * grad
-        self._still += positions * (not grad)
+        place = 2 if self._keeps else int(not torch.is_grad_enabled())
+        self._positions[place] += h.shape[0] * h.shape[1]
+        if not self._keeps:
+            self._calls[place] += 1
+
+    def _kept(self, original: Any, recorder: Recorder | None) -> Any:
+        def base_value(*args: Any) -> Any:
+            self._keeps = True
+            try:
+                with recorder.flops_apart("kept") if recorder else nullcontext():
+                    return original(*args)
+            finally:
+                self._keeps = False
+
+        return base_value
 
     def _recorded(self, original: Any, recorder: Recorder) -> Any:
         def forward(h: Tensor, *args: Any, **kwargs: Any) -> Any:
