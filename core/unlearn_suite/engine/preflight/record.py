@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -153,6 +154,20 @@ def _on_meta(tensor: Tensor) -> Tensor:
 
 def _kind(value: Any) -> Any:
     return (value.shape, value.stride(), value.dtype) if isinstance(value, Tensor) else value
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """When garbage is collected must not depend on the twin. What there is already is not looked at again."""
+    was = gc.isenabled()
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if was:
+            gc.enable()
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ def skim(model: torch.nn.Module, tokenizer: Any, job: StageJob) -> Skimmed:
     Of many kinds only the `_MOST_KINDS` that weigh most (steps x blocks) are told apart from the rest.
     """
     views, _, _ = open_views(model, job)
-    work = BlockWork(views)
+    work = BlockWork(views.replay.blocks)
+    work.tell_kept(views)
     ctx = open_context(tokenizer, job, views, torch.device("cpu"))
     job.objective.setup(ctx)
     ctx.views.clear()

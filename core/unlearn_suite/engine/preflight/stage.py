@@ -24,7 +24,7 @@ from ..loop import StageJob, next_batch, open_context, open_views, stage_state, 
 from ..needs import needed_parameters
 from ..objective import Objective, Requirements
 from ..watch import Watch
-from .record import Measured, Recorder, Tape, TwinsDiffer, play
+from .record import Measured, Recorder, Tape, TwinsDiffer, no_collection, play
 from .skim import Kind, Skimmed, skim
 from .stand_in import Declared, FoldedTokenizer, Sampled, TwinServices
 from .twin import Family
@@ -51,8 +51,8 @@ class StageEstimate:
 
     `peak_bytes` by phase (setup, train, finish) is what torch has allocated, weights included; `resident_bytes` what
     a Linux process keeps in RAM for it when it trains on the CPU (`heap.py`). `flops`: of all steps;
-    `setup_flops`: of `setup` and `finish`. `trained`: numbers that are trained. `host_bytes`: what a checkpoint takes
-    in RAM while it is written. `kept_bytes`: of what is kept of the base
+    `setup_flops`: of `setup` and `finish`. `trained`: numbers that are trained, `changed`: the tensors they are in.
+    `host_bytes`: what a checkpoint takes in RAM while it is written. `kept_bytes`: of what is kept of the base
     model, in RAM or on disk. `weight_bytes`: of the part of the model that is in memory. `checkpoint_bytes`: of
     one checkpoint; `checkpoint_disk`: of all that lie there at once. `patch_bytes`: of the result.
     `basis`: "traced" (the objective itself ran on the twins) or "declared" (it could not, for the reason in
@@ -65,6 +65,7 @@ class StageEstimate:
     flops: int
     setup_flops: int
     trained: int
+    changed: tuple[str, ...]
     host_bytes: int
     kept_bytes: int
     weight_bytes: int
@@ -135,6 +136,7 @@ class _Traced:
             flops=round(self._flops(kinds, measured, runs[0].work)),
             setup_flops=round(measured.flops.get("setup", 0.0) + measured.flops.get("finish", 0.0)),
             trained=numbers,
+            changed=tuple(needs.trainable),
             host_bytes=round(2 * state) if saves else 0,
             kept_bytes=self._kept_bytes(skimmed),
             weight_bytes=weights,
@@ -165,10 +167,11 @@ class _Traced:
     def _trace(self, which: int, kinds: Sequence[Kind]) -> _Run:
         model = self.family.twin(which)
         recorder = Recorder()
-        with self._job() as (job, services), _no_collection(), recorder:
+        with self._job() as (job, services), no_collection(), recorder:
             with recorder.phase("open"):
                 views, _, needs = open_views(model, job)
-                work = BlockWork(views, recorder)
+                work = BlockWork(views.replay.blocks, recorder)
+                work.tell_kept(views)
                 examples, held_out = hold_out(job.examples, job.train.stop)
                 ctx = open_context(self.tokenizer, replace(job, examples=examples), views, CPU)
             with recorder.phase("setup"):
@@ -229,17 +232,3 @@ class _Traced:
 def _to_run(kinds: Sequence[Kind]) -> list[tuple[str, int]]:
     """(phase, step) of every step that is traced."""
     return [("first step", kinds[0].largest), *((f"step {k.largest}", k.largest) for k in kinds)] if kinds else []
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """When garbage is collected must not depend on the twin. What there is already is not looked at again."""
-    was = gc.isenabled()
-    gc.disable()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        if was:
-            gc.enable()

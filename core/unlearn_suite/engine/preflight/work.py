@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -33,18 +35,37 @@ class Work:
         return self.still + (1 + _BACKWARD) * self.grad
 
 
+class TooLong(Exception):
+    """The trace of this would take too long."""
+
+
 class BlockWork:
     """Counts what the blocks of a model do from now on. Without a recorder they are hollow and compute nothing: each
     hands on its input, and every parameter that wants a gradient gets one (zero). With one they are only so where
-    there is no autograd, and all that they would do is noted."""
+    there is no autograd, and all that they would do is noted. Raises `TooLong` after `most` calls of blocks."""
 
-    def __init__(self, views: ModelViews, recorder: Recorder | None = None) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], recorder: Recorder | None = None, most: float = math.inf) -> None:
         self.reset()
+        self._recorder = recorder
+        self._most = most
         self._keeps = False
-        for block in views.replay.blocks:
+        for block in blocks:
             original = block.forward
             block.forward = self._recorded(original, recorder) if recorder else self._hollow(block, original)
-        views.base_value = self._kept(views.base_value, recorder)  # type: ignore[method-assign]
+
+    def tell_kept(self, views: ModelViews) -> None:
+        """Count apart what these views compute once and keep."""
+        original = views.base_value
+
+        def base_value(*args: Any) -> Any:
+            self._keeps = True
+            try:
+                with self._recorder.flops_apart("kept") if self._recorder else nullcontext():
+                    return original(*args)
+            finally:
+                self._keeps = False
+
+        views.base_value = base_value  # type: ignore[method-assign,assignment]
 
     def reset(self) -> None:
         """Begin at nothing."""
@@ -61,17 +82,8 @@ class BlockWork:
         self._positions[place] += h.shape[0] * h.shape[1]
         if not self._keeps:
             self._calls[place] += 1
-
-    def _kept(self, original: Any, recorder: Recorder | None) -> Any:
-        def base_value(*args: Any) -> Any:
-            self._keeps = True
-            try:
-                with recorder.flops_apart("kept") if recorder else nullcontext():
-                    return original(*args)
-            finally:
-                self._keeps = False
-
-        return base_value
+        if sum(self._calls) > self._most:
+            raise TooLong("it runs the model too often to be traced")
 
     def _recorded(self, original: Any, recorder: Recorder) -> Any:
         def forward(h: Tensor, *args: Any, **kwargs: Any) -> Any:
