@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...engine.accounting import PeakMemory
 from ...engine.kept import MEMORY_SHARE
 from ...engine.preflight import AttackPlan, Family, StageEstimate, StagePlan, estimate_stage
 from ...evaluate.memory import ScoreMemory
@@ -25,6 +24,7 @@ from ..inputs import Inputs
 from ..loaded import DTYPES, chat_of, device_of
 from .attacking import AttackNeeds, attack_needs
 from .counting import CountingModel
+from .process import resident
 from .reasons import doubts, reason_of
 from .scoring import ScoringEstimate, estimate_passes
 
@@ -89,7 +89,6 @@ class _Estimator:
         self.progress = progress
         self._known: dict[str, Any] = {}
         self._starts: set[str] = set()
-        self._process = PeakMemory(torch.device("cpu")).peak() or 0
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
         text = canonical(key)
@@ -127,7 +126,8 @@ class _Estimator:
         )
         first = cell.start.get("key") not in self._starts
         self._starts.add(str(cell.start.get("key")))
-        return self._sum(cell, device, stages, scoring, missing, start if first else (), noted, attacks)
+        process = self._once(["process", *key, cell.stages, cell.start, cell.metrics, cell.attacks], resident)
+        return self._sum(cell, device, stages, scoring, missing, start if first else (), noted, attacks, process)
 
     def _stage(self, stage: Mapping[str, Any], family: Family, tokenizer: Any, inputs: Inputs) -> StageEstimate:
         entry = self.catalog.find("objective", stage["use"])
@@ -200,11 +200,12 @@ class _Estimator:
         start: Sequence[StageEstimate],
         noted: int,
         attacks: Sequence[AttackNeeds],
+        process: int,
     ) -> CellEstimate:
         """`start`: stages that this cell runs for all that begin with their result; `noted`: bytes of base values that
-        are kept in memory while the cell has other ones."""
+        are kept in memory while the cell has other ones; `process`: what a process has in RAM beside tensors."""
         on_cpu = device.type == "cpu"
-        beside = self._process if on_cpu else CUDA_CONTEXT
+        beside = process if on_cpu else CUDA_CONTEXT
         in_memory, on_disk = _kept(cell, stages)
         host = max((s.host_bytes for s in stages), default=0) + in_memory
         phases = {"setup": 0, "train": 0, "finish": 0, "score": scoring.peak_bytes or 0}
@@ -220,7 +221,7 @@ class _Estimator:
             folder=cell.folder,
             device=device.type,
             device_bytes=max(phases.values(), default=beside),
-            host_bytes=0 if on_cpu else self._process + host,
+            host_bytes=0 if on_cpu else process + host,
             disk_bytes=sum(s.patch_bytes for s in (*start, *stages))
             + (noted if stages else 0)
             + max((s.checkpoint_disk for s in (*start, *stages)), default=0)
