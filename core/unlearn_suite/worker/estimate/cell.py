@@ -111,8 +111,9 @@ class _Estimator:
             self._once([*key, "start", stage], partial(self._stage, stage, family, tokenizer, inputs))
             for stage in cell.start.get("stages", ())
         ]
+        metrics = [{**entry, "key": ""} for entry in cell.metrics]  # which has the seed in it
         scoring, missing = self._once(
-            [*key, cell.metrics, [[vars(s) for s in stage.sampled] for stage in stages]],
+            [*key, metrics, [[vars(s) for s in stage.sampled] for stage in stages]],
             lambda: self._scoring(cell, family, tokenizer, inputs, stages),
         )
         attacks = [
@@ -126,7 +127,7 @@ class _Estimator:
         )
         first = cell.start.get("key") not in self._starts
         self._starts.add(str(cell.start.get("key")))
-        process = self._once(["process", *key, cell.stages, cell.start, cell.metrics, cell.attacks], resident)
+        process = self._once(["process", *key, cell.stages, cell.start, metrics, cell.attacks], resident)
         return self._sum(cell, device, stages, scoring, missing, start if first else (), noted, attacks, process)
 
     def _stage(self, stage: Mapping[str, Any], family: Family, tokenizer: Any, inputs: Inputs) -> StageEstimate:
