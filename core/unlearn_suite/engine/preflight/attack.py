@@ -31,7 +31,7 @@ from .work import BlockWork, Work
 _TRACED = 2
 """times that a walk's largest step is traced: the optimizer makes its state in the first"""
 
-_SKIMMED = 64
+_SKIMMED = 32
 """steps of each walk that are run on hollow blocks; the others are taken to be like them"""
 
 _MOST_PASSES = 256
