@@ -2,11 +2,11 @@
 
     python docs/benchmarks/preflight.py MODEL_FOLDER
 
-Each row is a real stage on the CPU. One process predicts it, without the weights; another runs it, and the engine's
-accounts give the FLOPs and the memory that the whole process has resident at most (interpreter, libraries and
-weights included). "Added" is the peak above the process with the model loaded: what training itself takes.
-The prediction for a process is what is predicted of torch's memory plus what the predicting process itself has resident
-before it begins. Ratios are predicted / measured.
+Each row is a real stage on the CPU. One process predicts it, without the weights; another runs it and counts the FLOPs
+of every step, and the engine's accounts give the memory that the whole process has resident at most (interpreter,
+libraries and weights included). "Added" is the peak above the process with the model loaded: what training itself
+takes. The prediction for a process is what is predicted of torch's memory plus what the predicting process itself has
+resident afterwards, libraries that the stage needs being loaded. Ratios are predicted / measured.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench import CPU, MB, Quiet, conditions, parser
+from bench import MB, Quiet, conditions, parser
 from logprob_step import LogProbs
 from logprob_step import Options as LogProbOptions
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from unlearn_suite.engine.accounting import PeakMemory
+from unlearn_suite.engine.accounting import FlopCount
+from unlearn_suite.engine.batch import Batch
 from unlearn_suite.engine.loop import StageJob, run_stage
 from unlearn_suite.engine.preflight import Family, StagePlan, estimate_stage
 from unlearn_suite.specs import Example, Train
+from unlearn_suite.worker.estimate.process import resident
 from unlearn_suite_knowledge.cosine_rmu.config import CosineRmuConfig
 from unlearn_suite_knowledge.cosine_rmu.objective import CosineRmu
 from unlearn_suite_toxicity.probe_directions.config import ProbeDirectionsConfig
@@ -126,15 +128,16 @@ def predict(args: argparse.Namespace, case: Case) -> dict[str, float]:
     with torch.device("meta"):
         full = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
     tokenizer = AutoTokenizer.from_pretrained(args.model)
-    before = PeakMemory(CPU).peak() or 0
+    before = resident()
     plan = StagePlan(case.objective, case.options, ROLES, texts(case.length))
     family = Family(full, case.dtype)
     found = estimate_stage(family, tokenizer, plan)
     peak = max(found.resident_bytes["setup"], found.resident_bytes["train"])
     if found.basis != "traced":
         print(f"{case.name}: {found.note}", file=sys.stderr)
-    added = peak - found.weight_bytes
-    return {"flops": found.flops, "peak": before + family.weight_bytes() + added, "added": added}
+    process, weights = resident(), family.weight_bytes()
+    peak += process + weights - found.weight_bytes
+    return {"flops": found.flops, "peak": peak, "added": peak - before - weights}
 
 
 def measure(args: argparse.Namespace, case: Case) -> dict[str, float]:
@@ -143,11 +146,20 @@ def measure(args: argparse.Namespace, case: Case) -> dict[str, float]:
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
     tokenizer = AutoTokenizer.from_pretrained(args.model)
-    before = PeakMemory(CPU).peak() or 0
+    before = resident()  # what the loading has freed is given back: it is not what is measured
+    objective, counts = case.objective(), []
+    step = objective.step
+
+    def counted(batch: Mapping[str, Batch]) -> Any:
+        counts.append(FlopCount())
+        with counts[-1]:
+            return step(batch)
+
+    objective.step = counted
     with tempfile.TemporaryDirectory() as folder:
         job = StageJob(
             index=0,
-            objective=case.objective(),
+            objective=objective,
             train=case.options,
             required_roles=ROLES,
             examples=texts(case.length),
@@ -159,7 +171,7 @@ def measure(args: argparse.Namespace, case: Case) -> dict[str, float]:
         )
         cost = run_stage(model, tokenizer, job).cost
     peak = max(cost.peak_bytes["setup"], cost.peak_bytes["train"])
-    return {"flops": float(cost.flops or 0), "peak": peak, "added": peak - before}
+    return {"flops": float(sum(c.flops for c in counts)), "peak": peak, "added": peak - before}
 
 
 def in_process(worker: str, index: int) -> dict[str, float]:

@@ -85,6 +85,62 @@ def test_a_cell_that_does_not_fit_is_told_and_the_exit_code_is_4(folder, capsys,
     assert not Path("runs").exists()
 
 
+ATTACKED = (
+    PLAN.replace("want: watch", "want: lower")
+    + """
+attacks:
+  - {use: relearn, with: {role: forget, lr: [1.0e-3, 1.0e-2], steps: 4, batch: 2, length: 16}}
+  - {use: quantise, scores: [perplexity]}
+"""
+)
+
+
+def test_attacks_are_told(folder, capsys):
+    Path("plan.yaml").write_text(ATTACKED)
+    assert call("plan", "check", "plan.yaml", "--estimate", "--json") == 0
+    base, rmu, _ = json.loads(capsys.readouterr().out)["cells"]
+    assert base["flops"]["attack"] == 0 and "attack" not in base["by_phase"]
+    weights = sum(p.numel() * p.element_size() for p in tiny_model().parameters())
+    assert rmu["by_phase"]["attack"] - rmu["by_phase"]["score"] > 2 * weights
+    assert rmu["device_bytes"] == rmu["by_phase"]["attack"] and not rmu["notes"]
+    assert rmu["flops"]["attack"] > rmu["flops"]["train"]
+    assert call("run", "plan.yaml", "--dry-run", "--estimate") == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("words.tiny.rmu"))
+    assert line.split()[3] == "attack", "where the most memory is taken"
+
+
+def test_an_attack_that_cannot_be_traced_is_told(folder, capsys):
+    Path("plan.yaml").write_text(PLAN + "attacks: [{use: whole, scores: [said]}]\n")
+    Path("whole.py").write_text(WHOLE)
+    assert call("plan", "check", "plan.yaml", "--plugin", "whole.py", "--estimate") == 0
+    out = capsys.readouterr().out
+    assert "words.tiny.rmu: the attack whole could not be traced, only its scoring is counted" in out
+    assert "only the real model will do" in out
+
+
+WHOLE = '''
+from unlearn_suite import Attack, AttackConfig, AttackPoint, AttackSpec, hookimpl
+
+
+class WholeConfig(AttackConfig):
+    """Options of `whole`."""
+
+    def points(self):
+        return (AttackPoint("there"),)
+
+
+class Whole(Attack[WholeConfig]):
+    def run(self, ctx):
+        assert ctx.shape.hidden_size == 32, "only the real model will do"
+        yield AttackPoint("there")
+
+
+@hookimpl
+def register_attacks(register):
+    register(AttackSpec("whole", "looks at the width of the model", f"{__name__}:Whole", WholeConfig))
+'''
+
+
 def test_estimate_without_dry_run_is_a_usage_error(folder, capsys):
     assert call("run", "plan.yaml", "--estimate") == 2
     assert "--estimate goes with --dry-run" in capsys.readouterr().err

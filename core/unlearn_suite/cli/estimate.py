@@ -30,8 +30,8 @@ def estimates(cells: Sequence[Cell], catalog: Catalog, disk: Path) -> list[CellE
 
 
 def print_estimates(found: Sequence[CellEstimate]) -> None:
-    """A line per cell; cells that differ in the seed alone are one line."""
-    head = ("cell", "device", "host", "disk", "FLOPs", "fits")
+    """A line per cell; cells that differ in the seed alone are one line. "in": the phase that takes the most memory."""
+    head = ("cell", "device", "in", "host", "disk", "FLOPs", "fits")
     rows = [head, *dict.fromkeys(_row(e) for e in found)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     for row in rows:
@@ -61,7 +61,8 @@ def _row(estimate: CellEstimate) -> tuple[str, ...]:
     fits = {True: "yes", False: "NO", None: "not known"}[estimate.fits]
     host = size(estimate.host_bytes) if estimate.host_bytes else "-"
     total = float(sum(estimate.flops.values()))
-    return name(estimate), size(estimate.device_bytes), host, size(estimate.disk_bytes), _scaled(total, ""), fits
+    device = size(estimate.device_bytes), estimate.peak_phase or "-"
+    return name(estimate), *device, host, size(estimate.disk_bytes), _scaled(total, ""), fits
 
 
 def size(value: int | None) -> str:

@@ -44,7 +44,8 @@ class StageCost:
     `seconds` by phase: setup, train (with checkpoints), finish. `step_seconds`: inside the steps alone.
     `tokens`: real tokens (no padding) of the steps' batches, over all roles. `flops`: all steps, None when
     there was none; `counted_steps` of them were counted, the others are taken to cost the same per padded
-    position as counted ones of their kind. Work inside setup and finish is not in `flops`.
+    position as counted ones of their kind. What is kept of the base model is counted in full. Work inside setup and
+    finish is not in `flops`.
     `peak_bytes` by phase is what `memory` says: "device": most memory that torch had allocated on the GPU;
     "resident": most memory of the whole process in RAM, interpreter, libraries and model included;
     "resident-so-far": the same since the process began (where the system cannot reset its mark).
@@ -75,20 +76,29 @@ class StageCost:
 
 @dataclass
 class _Kind:
-    """Steps that run the same number of blocks. Positions are padded ones, B x T over all roles."""
+    """Steps that run the same number of blocks, `calls`. Positions are padded ones, B x T over all roles."""
 
+    calls: int
     positions: int = 0
     counted_positions: int = 0
     flops: int = 0
 
 
 class Meter:
-    """Measures one stage. `block_calls` gives the number of transformer blocks run so far."""
+    """Measures one stage. `block_calls` gives the number of transformer blocks run so far, `kept_flops` the FLOPs so
+    far of what is computed once and kept, whose blocks do not count."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, block_calls: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        block_calls: Callable[[], int],
+        kept_flops: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.device = device
         self.dtype = dtype
         self._block_calls = block_calls
+        self._kept_flops = kept_flops
         self._memory = PeakMemory(device)
         self._kinds: dict[int, _Kind] = {}
         self._first_step = 0
@@ -116,7 +126,7 @@ class Meter:
     def step(self, index: int, batch: Mapping[str, Batch]) -> Iterator[StepParts]:
         """One step on `batch`; yields its named parts. A step that raises leaves no trace."""
         counter = FlopCount() if self._is_due() else None
-        before, start = self._block_calls(), time.perf_counter()
+        before, kept, start = self._block_calls(), self._kept_flops(), time.perf_counter()
         with counter or nullcontext(), step_parts((lambda: counter.flops) if counter else None) as parts:
             yield parts
         self._step_seconds += time.perf_counter() - start
@@ -124,13 +134,14 @@ class Meter:
             self._first_step = index
         self._steps += 1
         self._tokens += sum(int(b.totals.content + b.totals.examples) for b in batch.values())
-        kind = self._kinds.setdefault(self._block_calls() - before, _Kind())
+        calls = self._block_calls() - before
+        kind = self._kinds.setdefault(calls, _Kind(calls))
         positions = sum(b.input_ids.numel() for b in batch.values())
         kind.positions += positions
         if counter is not None:
             self._counted += 1
             kind.counted_positions += positions
-            kind.flops += counter.flops
+            kind.flops += counter.flops - (self._kept_flops() - kept)
 
     def _is_due(self) -> bool:
         """Count the first step, and go on whenever a kind of step has been seen that was never counted."""
@@ -158,13 +169,14 @@ class Meter:
         )
 
     def _flops(self) -> int | None:
-        counted = sum(k.counted_positions for k in self._kinds.values())
+        counted = sum((k.calls + 1) * k.counted_positions for k in self._kinds.values())
         if not counted:
             return None
-        usual = sum(k.flops for k in self._kinds.values()) / counted
-        total = 0.0
+        usual = sum(k.flops for k in self._kinds.values()) / counted  # of one block, about: for a kind never counted
+        total = float(self._kept_flops())
         for kind in self._kinds.values():
-            rate = kind.flops / kind.counted_positions if kind.counted_positions else usual
+            known = kind.counted_positions
+            rate = kind.flops / known if known else usual * (kind.calls + 1)
             total += rate * kind.positions
         return round(total)
 

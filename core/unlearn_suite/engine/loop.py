@@ -153,7 +153,7 @@ def _run(tokenizer: Any, job: StageJob, views: ModelViews, like: Tensor, block: 
     """Set up, resume, train, finish; `like` tells device and dtype, `block` the deepest block that is read."""
     examples, held_out = hold_out(job.examples, job.train.stop)
     ctx = open_context(tokenizer, replace(job, examples=examples), views, like.device)
-    meter = Meter(ctx.device, like.dtype, lambda: ctx.views.replay.block_calls)
+    meter = Meter(ctx.device, like.dtype, lambda: views.replay.block_calls - views.kept_calls, lambda: views.kept_flops)
     with meter.phase("setup"):
         with job.guard():
             job.objective.setup(ctx)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .accounting import FlopCount
 from .batch import Batch, Over
 from .kept import Kept, What
 from .losses import label_logprobs
@@ -235,7 +236,10 @@ class View:
 
 
 class ModelViews:
-    """Policy and reference over one model; owns the originals of the trainable tensors."""
+    """Policy and reference over one model; owns the originals of the trainable tensors.
+
+    `kept_calls`, `kept_flops`: block calls and FLOPs of `base_value` so far.
+    """
 
     def __init__(
         self, model: nn.Module, shape: ModelShape, trainable: Iterable[str], replay: Replay | None = None
@@ -252,6 +256,7 @@ class ModelViews:
         self._prefix = SharedPrefix(self.replay, _lowest(shape, names))
         self.policy = View(self._prefix, self.trainable, frozen=False)
         self.reference = View(self._prefix, self.original, frozen=True)
+        self.kept_calls = self.kept_flops = 0
 
     def keep(self, kept: Kept | None) -> None:
         """From now on read what the base model computes from `kept`, where it has it."""
@@ -259,6 +264,14 @@ class ModelViews:
 
     def base_value(self, batch: Batch, what: What, known: Mapping[What, Tensor]) -> Tensor:
         """What the model computed when the stage began, for a whole batch; what is `known` of it is not run again."""
+        before = self.replay.block_calls
+        with FlopCount() as count:
+            value = self._base_value(batch, what, known)
+        self.kept_calls += self.replay.block_calls - before
+        self.kept_flops += count.flops
+        return value
+
+    def _base_value(self, batch: Batch, what: What, known: Mapping[What, Tensor]) -> Tensor:
         values = self.reference._values or {}  # of all that may differ from the base model now
         view = View(SharedPrefix(self.replay, 0), values, frozen=True)
         view.assume(batch, known)

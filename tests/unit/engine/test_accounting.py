@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from unlearn_suite import Config, Loss, LossObjective, Requirements
-from unlearn_suite.engine import accounting
+from unlearn_suite.engine import accounting, chunks
 from unlearn_suite.engine.accounting import Meter, PeakMemory
 from unlearn_suite.engine.loop import StageJob, run_stage
 from unlearn_suite.specs import Example, Train
@@ -43,13 +43,22 @@ class Sometimes(Steer):
         return super().loss(batch)
 
 
-def run(folder, services, examples, objective=Steer, *, steps=6, arch="llama", **job):
+class Late(Steer):
+    """From step 40 on more blocks run."""
+
+    def loss(self, batch):
+        if self.ctx.step_index >= 40:
+            self.ctx.policy.logits(batch["forget"])
+        return super().loss(batch)
+
+
+def run(folder, services, examples, objective=Steer, *, steps=6, arch="llama", keep="off", **job):
     model = tiny_model(arch)
     losses: list[float] = []
     stage = StageJob(
         index=0,
         objective=objective(Config()),
-        train=Train(steps=steps, lr=1e-2, batch=2, length=16, save_every=2, keep="off"),
+        train=Train(steps=steps, lr=1e-2, batch=2, length=16, save_every=2, keep=keep),
         required_roles=("forget", "retain"),
         examples=examples,
         seed=3,
@@ -116,6 +125,16 @@ def test_a_rare_kind_of_step_is_found_and_counted(tmp_path, services, monkeypatc
     plain, _, _ = run(tmp_path / "plain", services, examples, steps=20)
     assert counted.counted_steps == 20 and sampled.counted_steps < 12
     assert sampled.flops == counted.flops > plain.flops
+
+
+def test_what_is_kept_makes_no_kinds_of_steps(tmp_path, services, monkeypatch):
+    monkeypatch.setattr(chunks, "POSITIONS", 40)  # three texts: steps of the first epoch differ in what is not kept yet
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    examples = {r: [Example(f"{r}{i}", letters[i : i + 12]) for i in range(14)] for r in ("forget", "retain")}
+    sampled, _, _ = run(tmp_path / "sampled", services, examples, Late, steps=48, keep="memory")
+    monkeypatch.setattr(Meter, "_is_due", lambda self: True)
+    counted, _, _ = run(tmp_path / "all", services, examples, Late, steps=48, keep="memory")
+    assert sampled.flops == counted.flops and sampled.counted_steps < 12
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

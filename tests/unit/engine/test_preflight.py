@@ -10,7 +10,7 @@ from unlearn_suite.engine.accounting import FlopCount
 from unlearn_suite.engine.keeping import keeping
 from unlearn_suite.engine.loop import StageJob, next_batch, open_context, open_views
 from unlearn_suite.engine.needs import needed_parameters
-from unlearn_suite.engine.preflight import Family, Recorder, StagePlan, estimate_stage, play
+from unlearn_suite.engine.preflight import Family, Recorder, StagePlan, estimate_stage, play, stage
 from unlearn_suite.engine.preflight.heap import Heap
 from unlearn_suite.engine.preflight.scale import Scale, Width
 from unlearn_suite.engine.preflight.skim import skim
@@ -120,6 +120,30 @@ def test_memory_and_flops_are_those_of_the_stage_itself(case, examples, folder, 
     weights = full.weight_bytes(needed_parameters(full.shape, make().requirements(full.shape)))
     assert said.flops == pytest.approx(flops, rel=0.1)  # steps of a kind count by their positions
     assert said.peak_bytes["train"] - weights == pytest.approx(peak, rel=0.05)
+
+
+@pytest.mark.parametrize("keep", ["off", "memory"])
+def test_flops_of_rare_work_without_autograd_count_as_often_as_it_comes(keep, examples, folder, services):
+    def make():
+        return CosineRmu(CosineRmuConfig(block=2, inner_steps=2, meta_start=0.2))
+
+    train = Train(steps=12, batch=2, length=16, keep=keep)
+    said = estimate_stage(family(**WIDE), tiny_tokenizer(), StagePlan(make, train, ROLES, examples))
+    _, flops = truth(make(), train, examples, folder, services, range(12))
+    assert said.flops == pytest.approx(flops, rel=0.03)
+
+
+def test_what_blocks_do_without_autograd_is_noted_as_if_it_were_computed(examples, folder, services, monkeypatch):
+    def tapes():
+        recorded = []
+        monkeypatch.setattr(stage, "play", lambda found, scale: recorded.extend(found) or play(found, scale))
+        train = Train(steps=2, batch=2, length=16)
+        estimate_stage(family(**WIDE), tiny_tokenizer(), StagePlan(lambda: Ratio(Config()), train, ROLES, examples))
+        return recorded
+
+    blank = tapes()
+    monkeypatch.setattr(Recorder, "_blank", lambda self, func, args, kwargs: func(*args, **kwargs))
+    assert blank == tapes()
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

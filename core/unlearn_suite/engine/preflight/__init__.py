@@ -7,8 +7,20 @@ comes from the model, and which of its widths it is made of follows from the rat
 at full width, and playing the notes back gives the peak. Nobody has to declare what an objective costs.
 """
 
+from .attack import AttackEstimate, AttackPlan, estimate_attack
 from .record import Measured, Recorder, play
 from .stage import StageEstimate, StagePlan, estimate_stage
 from .twin import Family
 
-__all__ = ["Family", "Measured", "Recorder", "StageEstimate", "StagePlan", "estimate_stage", "play"]
+__all__ = [
+    "AttackEstimate",
+    "AttackPlan",
+    "Family",
+    "Measured",
+    "Recorder",
+    "StageEstimate",
+    "StagePlan",
+    "estimate_attack",
+    "estimate_stage",
+    "play",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+from torch.utils._pytree import tree_iter, tree_map_only
 
 from ..accounting import operator_flops
 from .heap import Heap
@@ -49,6 +50,8 @@ class Recorder(TorchDispatchMode):
         self.tape = Tape()
         self._alive: dict[int, tuple[int, Any]] = {}
         self._phase = ""
+        self._computes = True
+        self._outputs: dict[Any, Any] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -59,6 +62,24 @@ class Recorder(TorchDispatchMode):
         finally:
             self._begin("")
 
+    @contextmanager
+    def sizes_only(self) -> Iterator[None]:
+        """Operators inside are noted all the same, but most compute nothing: their results have any values."""
+        before, self._computes = self._computes, False
+        try:
+            yield
+        finally:
+            self._computes = before
+
+    @contextmanager
+    def flops_apart(self, name: str) -> Iterator[None]:
+        """FLOPs inside count for the phase `name`, memory for the one that it is."""
+        before, self._phase = self._phase, name
+        try:
+            yield
+        finally:
+            self._phase = before
+
     def _begin(self, name: str) -> None:
         self._phase = name
         self.tape.phases.append((len(self.tape.moves), name))
@@ -67,7 +88,7 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
+        out = func(*args, **kwargs) if self._computes else self._blank(func, args, kwargs)
         if func in _INNER_COPY:
             self._note(f"{func} inside", args[0].numel() * args[0].element_size())
             self.tape.moves.append(-len(self.tape.sizes))
@@ -78,6 +99,15 @@ class Recorder(TorchDispatchMode):
         if flops := operator_flops(func, args, kwargs, out):
             self.tape.flops.append((self._phase, str(func), flops))
         return out
+
+    def _blank(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """What an operator returns, not computed. One that returns other things than new floating-point tensors is."""
+        key = (func, *map(_kind, tree_iter((args, kwargs))))
+        if key not in self._outputs:
+            self._outputs[key] = None if _aliases(func) else _output_on_meta(func, args, kwargs)
+        if (like := self._outputs[key]) is None:
+            return func(*args, **kwargs)
+        return tree_map_only(Tensor, lambda t: torch.empty_strided(t.shape, t.stride(), dtype=t.dtype), like)
 
     def _output(self, name: str, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
@@ -101,6 +131,43 @@ class Recorder(TorchDispatchMode):
 def _aliases(func: Any) -> bool:
     """Whether an operator hands on memory of its arguments."""
     return any(returned.alias_info is not None for returned in func._schema.returns)
+
+
+def _output_on_meta(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """None when it depends on more than the arguments' shapes, or is not of new floating-point tensors alone."""
+    given = tree_map_only(Tensor, _on_meta, (args, kwargs))
+    try:
+        out = func(*given[0], **given[1])
+    except (NotImplementedError, RuntimeError):
+        return None
+    theirs = {t.untyped_storage()._cdata for t in tree_iter(given) if isinstance(t, Tensor)}
+    new = all(
+        isinstance(t, Tensor) and t.is_floating_point() and t.untyped_storage()._cdata not in theirs
+        for t in tree_iter(out)
+    )
+    return out if new else None
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+
+
+def _kind(value: Any) -> Any:
+    return (value.shape, value.stride(), value.dtype) if isinstance(value, Tensor) else value
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """When garbage is collected must not depend on the twin. What there is already is not looked at again."""
+    was = gc.isenabled()
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if was:
+            gc.enable()
 
 
 @dataclass(frozen=True)

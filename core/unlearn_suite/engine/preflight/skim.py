@@ -1,7 +1,7 @@
 """All steps of a stage at almost no cost, to learn how many kinds of steps there are and how often each comes.
 
 The blocks of a twin are made hollow. Which blocks an objective asks for, with and without gradients, does not change by
-that, and it tells the kinds apart (a step with a KL term, one with a simulated attack).
+that, and how many it asks for tells the kinds apart (a step with a KL term, one with a simulated attack).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _MOST_KINDS = 4
 
 @dataclass(frozen=True)
 class Kind:
-    """Steps that run equally many blocks with autograd. `largest` is the one with the most work, `share` this kind's
-    part of all steps, `work` that of an average step of the kind."""
+    """Steps that run equally many blocks with autograd, and without. `largest` is the one with the most work, `share`
+    this kind's part of all steps, `work` that of an average step of the kind."""
 
     largest: int
     share: float
@@ -46,32 +46,39 @@ def skim(model: torch.nn.Module, tokenizer: Any, job: StageJob) -> Skimmed:
     Of many kinds only the `_MOST_KINDS` that weigh most (steps x blocks) are told apart from the rest.
     """
     views, _, _ = open_views(model, job)
-    work = BlockWork(views.replay.blocks, hollow=True)
+    work = BlockWork(views.replay.blocks)
+    work.tell_kept(views)
     ctx = open_context(tokenizer, job, views, torch.device("cpu"))
     job.objective.setup(ctx)
     ctx.views.clear()
     kept = keeping(ctx, job.shelf, next(model.parameters()))
     ctx.views.keep(kept)
-    found: dict[int, list[tuple[Work, int]]] = defaultdict(list)
+    found: dict[tuple[int, int], list[tuple[Work, int]]] = defaultdict(list)
     steps = _chosen(job.train.steps)
     for step in steps:
         batch = next_batch(ctx, job, step)
         work.reset()
         job.objective.step(batch)
         ctx.views.clear()
-        found[work.grad_calls].append((work.done(), step))
-    while len(found) > _MOST_KINDS:  # the lightest joins the one that is most like it
-        lightest = min(found, key=lambda calls: sum(w.forward_passes for w, _ in found[calls]))
-        members = found.pop(lightest)
-        found[min(found, key=lambda calls: abs(calls - lightest))] += members
-    kinds = [_kind(found[calls], len(steps)) for calls in sorted(found)]
+        did = work.done()
+        found[did.calls].append((did, step))
+    groups = sorted(found.values(), key=_usual)
+    while len(groups) > _MOST_KINDS:  # the lightest joins the one that is most like it
+        lightest = groups.pop(min(range(len(groups)), key=lambda i: _usual(groups[i]) * len(groups[i])))
+        min(groups, key=lambda g: abs(_usual(g) - _usual(lightest))).extend(lightest)
+    kinds = [_kind(group, len(steps)) for group in sorted(groups, key=_usual)]
     return Skimmed(tuple(kinds), kept.tokens_kept() if kept else {})
+
+
+def _usual(members: list[tuple[Work, int]]) -> float:
+    """Work of an average step."""
+    return sum(work.forward_passes for work, _ in members) / len(members)
 
 
 def _kind(members: list[tuple[Work, int]], steps: int) -> Kind:
     """The first of several steps with the most work."""
     _, largest = max(members, key=lambda member: (member[0].forward_passes, -member[1]))
-    mean = Work(*(sum(getattr(w, part) for w, _ in members) / len(members) for part in ("grad", "still")))
+    mean = Work(*(sum(getattr(w, part) for w, _ in members) / len(members) for part in ("grad", "still", "kept")))
     return Kind(largest, len(members) / steps, mean)
 
 

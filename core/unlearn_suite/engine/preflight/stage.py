@@ -24,7 +24,7 @@ from ..loop import StageJob, next_batch, open_context, open_views, stage_state, 
 from ..needs import needed_parameters
 from ..objective import Objective, Requirements
 from ..watch import Watch
-from .record import Measured, Recorder, Tape, TwinsDiffer, play
+from .record import Measured, Recorder, Tape, TwinsDiffer, no_collection, play
 from .skim import Kind, Skimmed, skim
 from .stand_in import Declared, FoldedTokenizer, Sampled, TwinServices
 from .twin import Family
@@ -51,8 +51,8 @@ class StageEstimate:
 
     `peak_bytes` by phase (setup, train, finish) is what torch has allocated, weights included; `resident_bytes` what
     a Linux process keeps in RAM for it when it trains on the CPU (`heap.py`). `flops`: of all steps;
-    `setup_flops`: of `setup` and `finish`. `trained`: numbers that are trained. `host_bytes`: what a checkpoint takes
-    in RAM while it is written. `kept_bytes`: of what is kept of the base
+    `setup_flops`: of `setup` and `finish`. `trained`: numbers that are trained, `changed`: the tensors they are in.
+    `host_bytes`: what a checkpoint takes in RAM while it is written. `kept_bytes`: of what is kept of the base
     model, in RAM or on disk. `weight_bytes`: of the part of the model that is in memory. `checkpoint_bytes`: of
     one checkpoint; `checkpoint_disk`: of all that lie there at once. `patch_bytes`: of the result.
     `basis`: "traced" (the objective itself ran on the twins) or "declared" (it could not, for the reason in
@@ -65,6 +65,7 @@ class StageEstimate:
     flops: int
     setup_flops: int
     trained: int
+    changed: tuple[str, ...]
     host_bytes: int
     kept_bytes: int
     weight_bytes: int
@@ -135,6 +136,7 @@ class _Traced:
             flops=round(self._flops(kinds, measured, runs[0].work)),
             setup_flops=round(measured.flops.get("setup", 0.0) + measured.flops.get("finish", 0.0)),
             trained=numbers,
+            changed=tuple(needs.trainable),
             host_bytes=round(2 * state) if saves else 0,
             kept_bytes=self._kept_bytes(skimmed),
             weight_bytes=weights,
@@ -148,23 +150,15 @@ class _Traced:
         )
 
     def _flops(self, kinds: Sequence[Kind], measured: Measured, work: Mapping[str, Work]) -> float:
-        """Of each kind one step was traced: its other steps cost as much by position with autograd and without."""
+        """Of each kind one step was traced: its other steps cost as much by position."""
+        kept = measured.flops.get("kept", 0.0) / max(sum(did.kept for did in work.values()), 1.0)
         total = 0.0
         for kind in kinds:
             name = f"step {kind.largest}"
-            flops, did = measured.flops.get(name, 0.0), work[name]
-            still = self._still_cost(kinds[0], measured, work) or flops / max(did.forward_passes, 1.0)
-            grad = (flops - still * did.still) / max(did.grad, 1.0)
-            total += kind.share * self.plan.train.steps * (grad * kind.work.grad + still * kind.work.still)
+            rate = measured.flops.get(name, 0.0) / max(work[name].forward_passes, 1.0)
+            steps = kind.share * self.plan.train.steps
+            total += steps * (rate * kind.work.forward_passes + kept * kind.work.kept)
         return total
-
-    def _still_cost(self, first: Kind, measured: Measured, work: Mapping[str, Work]) -> float:
-        """FLOPs of a position without autograd; 0 where it cannot be told. The first step is traced twice, and what
-        is kept of the base model is computed only the first time."""
-        one, other = "first step", f"step {first.largest}"
-        if not {one, other} <= measured.flops.keys() & work.keys() or work[one].grad != work[other].grad:
-            return 0.0
-        return (measured.flops[one] - measured.flops[other]) / max(work[one].still - work[other].still, 1.0)
 
     def _kept_bytes(self, skimmed: Skimmed) -> int:
         wide = self.family.shape.hidden_size * self.family.dtype.itemsize
@@ -173,9 +167,11 @@ class _Traced:
     def _trace(self, which: int, kinds: Sequence[Kind]) -> _Run:
         model = self.family.twin(which)
         recorder = Recorder()
-        with self._job() as (job, services), _no_collection(), recorder:
+        with self._job() as (job, services), no_collection(), recorder:
             with recorder.phase("open"):
                 views, _, needs = open_views(model, job)
+                work = BlockWork(views.replay.blocks, recorder)
+                work.tell_kept(views)
                 examples, held_out = hold_out(job.examples, job.train.stop)
                 ctx = open_context(self.tokenizer, replace(job, examples=examples), views, CPU)
             with recorder.phase("setup"):
@@ -183,7 +179,6 @@ class _Traced:
                 ctx.views.clear()
                 watch = Watch(ctx, held_out, needs.reads)
             ctx.views.keep(keeping(ctx, job.shelf, next(model.parameters())))
-            work = BlockWork(views.replay.blocks)
             done = {}
             gc.collect()
             # The optimizer makes its state in the first step: the cheapest one is run twice.
@@ -237,15 +232,3 @@ class _Traced:
 def _to_run(kinds: Sequence[Kind]) -> list[tuple[str, int]]:
     """(phase, step) of every step that is traced."""
     return [("first step", kinds[0].largest), *((f"step {k.largest}", k.largest) for k in kinds)] if kinds else []
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """When garbage is collected must not depend on the twin."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()

@@ -25,15 +25,21 @@ class FoldedTokenizer:
     def __init__(self, inner: Any, vocabulary: int) -> None:
         self._inner = inner
         self._vocabulary = vocabulary
+        self._known: dict[tuple[str, str], list[int]] = {}
         self.pad_token_id = self.eos_token_id = self.bos_token_id = 0
 
     def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
-        if self._inner is None:
-            pieces = [text[i : i + _CHARACTERS] for i in range(0, len(text), _CHARACTERS)]
-            ids = [sum(map(ord, piece)) for piece in pieces]
-        else:
-            ids = self._inner(text, **options)["input_ids"]
-        return {"input_ids": [i % self._vocabulary for i in ids]}
+        key = (text, repr(options))
+        if key not in self._known:
+            self._known[key] = [i % self._vocabulary for i in self._ids(text, options)]
+        return {"input_ids": list(self._known[key])}
+
+    def _ids(self, text: str, options: Mapping[str, Any]) -> list[int]:
+        if self._inner is not None:
+            ids: list[int] = self._inner(text, **options)["input_ids"]
+            return ids
+        pieces = [text[i : i + _CHARACTERS] for i in range(0, len(text), _CHARACTERS)]
+        return [sum(map(ord, piece)) for piece in pieces]
 
     def encode(self, text: str, **options: Any) -> list[int]:
         return self(text, **options)["input_ids"]

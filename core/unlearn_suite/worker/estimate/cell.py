@@ -1,4 +1,4 @@
-"""One cell: its stages and its metrics, the device it will run on, and whether it fits."""
+"""One cell: its stages, metrics and attacks, the device it will run on, and whether it fits."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...engine.accounting import PeakMemory
 from ...engine.kept import MEMORY_SHARE
-from ...engine.preflight import Family, StageEstimate, StagePlan, estimate_stage
-from ...errors import SuiteError
+from ...engine.preflight import AttackPlan, Family, StageEstimate, StagePlan, estimate_stage
 from ...evaluate.memory import ScoreMemory
 from ...evaluate.metric import Metric
 from ...models.memory import free_memory
@@ -24,7 +22,10 @@ from ...specs import MetricSpec, ObjectiveSpec, Train
 from ...study import canonical
 from ..inputs import Inputs
 from ..loaded import DTYPES, chat_of, device_of
+from .attacking import AttackNeeds, attack_needs
 from .counting import CountingModel
+from .process import resident
+from .reasons import doubts, reason_of
 from .scoring import ScoringEstimate, estimate_passes
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ class CellEstimate:
 
     `device`: "cuda" or "cpu". `device_bytes`: the most on the device at once; on a CPU the resident memory of the
     whole process. `host_bytes`: RAM beside a GPU (0 on a CPU: it is in `device_bytes`). `disk_bytes`: patches and
-    checkpoints. `flops`: by part (start, setup, train, score); what makes the model that several cells start from
-    counts for the first of them. `by_phase`: `device_bytes` by phase. `free_bytes`,
-    `free_disk`: what is free now. `fits`: None where that is not known. `notes`: what is only estimated.
+    checkpoints. `flops`: by part (start, setup, train, score, attack with what is scored on its way); what makes the
+    model that several cells start from counts for the first of them. `by_phase`: `device_bytes` by phase.
+    `free_bytes`, `free_disk`: what is free now. `fits`: None where that is not known. `notes`: what is only estimated.
     """
 
     id: str
@@ -58,6 +59,11 @@ class CellEstimate:
     free_bytes: int | None
     free_disk: int
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def peak_phase(self) -> str:
+        """The phase that takes the most on the device; "" where none takes anything."""
+        return max(self.by_phase, key=self.by_phase.__getitem__, default="")
 
     @property
     def fits(self) -> bool | None:
@@ -83,7 +89,6 @@ class _Estimator:
         self.progress = progress
         self._known: dict[str, Any] = {}
         self._starts: set[str] = set()
-        self._process = PeakMemory(torch.device("cpu")).peak() or 0
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
         text = canonical(key)
@@ -106,17 +111,24 @@ class _Estimator:
             self._once([*key, "start", stage], partial(self._stage, stage, family, tokenizer, inputs))
             for stage in cell.start.get("stages", ())
         ]
+        metrics = [{**entry, "key": ""} for entry in cell.metrics]  # which has the seed in it
         scoring, missing = self._once(
-            [*key, cell.metrics, [[vars(s) for s in stage.sampled] for stage in stages]],
+            [*key, metrics, [[vars(s) for s in stage.sampled] for stage in stages]],
             lambda: self._scoring(cell, family, tokenizer, inputs, stages),
         )
+        attacks = [
+            self._once([*key, attack, changed], partial(self._attack, attack, family, tokenizer, inputs, changed))
+            for changed in [sorted({name for stage in stages for name in stage.changed})]
+            for attack in cell.attacks
+        ]
         self.progress.end()
         noted = (
             family.weight_bytes() if cell.start["from"] == "random" else max((s.patch_bytes for s in start), default=0)
         )
         first = cell.start.get("key") not in self._starts
         self._starts.add(str(cell.start.get("key")))
-        return self._sum(cell, device, stages, scoring, missing, start if first else (), noted)
+        process = self._once(["process", *key, cell.stages, cell.start, metrics, cell.attacks], resident)
+        return self._sum(cell, device, stages, scoring, missing, start if first else (), noted, attacks, process)
 
     def _stage(self, stage: Mapping[str, Any], family: Family, tokenizer: Any, inputs: Inputs) -> StageEstimate:
         entry = self.catalog.find("objective", stage["use"])
@@ -129,14 +141,22 @@ class _Estimator:
             plan = StagePlan(lambda: kind(config), train, roles, inputs.roles, chat=inputs.cell.chat)
             return estimate_stage(family, tokenizer, plan)
 
+    def _attack(
+        self, attack: Mapping[str, Any], family: Family, tokenizer: Any, inputs: Inputs, changed: Sequence[str]
+    ) -> AttackNeeds:
+        cell = inputs.cell
+        entries = [entry for entry in cell.metrics if entry["name"] in attack["scores"]]
+        model = self._counting(cell, family, tokenizer)
+        scoring, _ = self._passes(model, entries, family, inputs)  # what is missing is told of the cell's own scoring
+        entry = self.catalog.find("attack", attack["use"])
+        plan = partial(AttackPlan, examples=inputs.roles, changed=changed, chat=cell.chat)
+        return attack_needs(entry, attack, plan, family, tokenizer, scoring)
+
     def _scoring(
         self, cell: Cell, family: Family, tokenizer: Any, inputs: Inputs, stages: Sequence[StageEstimate]
     ) -> tuple[ScoringEstimate, list[str]]:
         """Of the metrics, and of what stages have the model write in their setup."""
-        missing = []
-        tokens = int(cell.compute.get("eval_tokens") or 2048)
-        chat = chat_of(cell, tokenizer)
-        model = CountingModel(family.full, tokenizer, batch_tokens=tokens, memory=ScoreMemory(), chat=chat)
+        model = self._counting(cell, family, tokenizer)
         for sampled in (s for stage in stages for s in stage.sampled):
             model.generate(
                 sampled.prompts,
@@ -145,13 +165,24 @@ class _Estimator:
                 temperature=sampled.temperature,
                 top_p=sampled.top_p,
             )
-        for entry in (e for e in cell.metrics if not e["combines"]):
+        return self._passes(model, cell.metrics, family, inputs)
+
+    def _counting(self, cell: Cell, family: Family, tokenizer: Any) -> CountingModel:
+        tokens = int(cell.compute.get("eval_tokens") or 2048)
+        chat = chat_of(cell, tokenizer)
+        return CountingModel(family.full, tokenizer, batch_tokens=tokens, memory=ScoreMemory(), chat=chat)
+
+    def _passes(
+        self, model: CountingModel, entries: Sequence[Mapping[str, Any]], family: Family, inputs: Inputs
+    ) -> tuple[ScoringEstimate, list[str]]:
+        """What was asked of a model and what these metric entries ask of it; which of them cannot be told."""
+        missing = []
+        for entry in (e for e in entries if not e["combines"]):
             try:
                 examples = inputs.roles[entry["data"]] if entry.get("data") else ()
-                list(self._metric(entry).score(model, examples, cell.seed))
+                list(self._metric(entry).score(model, examples, inputs.cell.seed))
             except Exception as error:
-                reason = error.message if isinstance(error, SuiteError) else f"{type(error).__name__}: {error}"
-                missing.append(f"the metric {entry['name']} is not in it ({' '.join(str(reason).split())[:120]})")
+                missing.append(f"the metric {entry['name']} is not in it ({reason_of(error)})")
         return estimate_passes(family, model.forward), missing
 
     def _metric(self, entry: Mapping[str, Any]) -> Metric[Any]:
@@ -169,11 +200,13 @@ class _Estimator:
         missing: Sequence[str],
         start: Sequence[StageEstimate],
         noted: int,
+        attacks: Sequence[AttackNeeds],
+        process: int,
     ) -> CellEstimate:
         """`start`: stages that this cell runs for all that begin with their result; `noted`: bytes of base values that
-        are kept in memory while the cell has other ones."""
+        are kept in memory while the cell has other ones; `process`: what a process has in RAM beside tensors."""
         on_cpu = device.type == "cpu"
-        beside = self._process if on_cpu else CUDA_CONTEXT
+        beside = process if on_cpu else CUDA_CONTEXT
         in_memory, on_disk = _kept(cell, stages)
         host = max((s.host_bytes for s in stages), default=0) + in_memory
         phases = {"setup": 0, "train": 0, "finish": 0, "score": scoring.peak_bytes or 0}
@@ -182,13 +215,14 @@ class _Estimator:
                 value = stage.resident_bytes[name] if on_cpu else value
                 more = stage.host_bytes + in_memory if on_cpu and name == "train" else 0
                 phases[name] = max(phases[name], value + more)
+        phases["attack"] = max((a.resident_bytes if on_cpu else a.peak_bytes for a in attacks), default=0)
         phases = {name: value + beside + noted for name, value in phases.items() if value}
         return CellEstimate(
             id=cell.id,
             folder=cell.folder,
             device=device.type,
             device_bytes=max(phases.values(), default=beside),
-            host_bytes=0 if on_cpu else self._process + host,
+            host_bytes=0 if on_cpu else process + host,
             disk_bytes=sum(s.patch_bytes for s in (*start, *stages))
             + (noted if stages else 0)
             + max((s.checkpoint_disk for s in (*start, *stages)), default=0)
@@ -198,11 +232,12 @@ class _Estimator:
                 "setup": sum(s.setup_flops for s in stages),
                 "train": sum(s.flops for s in stages),
                 "score": scoring.flops,
+                "attack": sum(a.flops for a in attacks),
             },
             by_phase=phases,
             free_bytes=free_memory(device),
             free_disk=shutil.disk_usage(self.disk).free,
-            notes=(*_notes(cell, stages), *missing),
+            notes=(*_notes(cell, stages), *missing, *(note for a in attacks for note in a.notes)),
         )
 
 
@@ -224,8 +259,7 @@ def _notes(cell: Cell, stages: Sequence[StageEstimate]) -> Iterator[str]:
         name = f"stage {index} ({cell.stages[index]['use']})"
         if stage.basis == "declared":
             yield f"{name} could not be traced and is estimated from its requirements: {stage.note}"
-        if stage.doubtful > 0.05:
-            yield f"{stage.doubtful:.0%} of the memory of {name} grows with the model in a way that is guessed"
+        yield from doubts(stage.doubtful, name)
 
 
 def _existing(path: Path) -> Path:
