@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -72,9 +73,20 @@ def test_every_cell_is_told(folder, capsys, monkeypatch):
     assert rmu["flops"]["train"] > 0 and set(rmu["by_phase"]) == {"setup", "train", "finish", "score"}
     trained = 3 * 32 * 48 * 4
     assert rmu["disk_bytes"] >= trained + 2 * 3 * trained, "the patch, and two checkpoints of weights and moments"
+    assert (base["left_bytes"], rmu["left_bytes"]) == (0, trained)
     assert {k: v for k, v in again.items() if k not in ("id", "folder", "free_bytes", "free_disk")} == {
         k: v for k, v in rmu.items() if k not in ("id", "folder", "free_bytes", "free_disk")
     }
+
+
+def test_patches_that_would_fill_the_disk_are_told(folder, capsys, monkeypatch):
+    monkeypatch.setattr(cells.shutil, "disk_usage", lambda path: SimpleNamespace(free=30_000))
+    call("plan", "check", "plan.yaml", "--estimate")
+    assert "3 cells leave 36.9 kB of patches; too much: `compute: {patches: drop}`" in capsys.readouterr().out
+    plan = Path("plan.yaml").read_text()
+    Path("plan.yaml").write_text(plan.replace("compute: {", "compute: {patches: drop, "))
+    call("plan", "check", "plan.yaml", "--estimate")
+    assert "3 cells leave 0 B of patches\n" in capsys.readouterr().out
 
 
 def test_a_cell_that_does_not_fit_is_told_and_the_exit_code_is_4(folder, capsys, monkeypatch):

@@ -39,6 +39,9 @@ def print_estimates(found: Sequence[CellEstimate]) -> None:
         click.echo("  ".join(cells).rstrip())
     for device, free, free_disk in sorted({(e.device, e.free_bytes, e.free_disk) for e in found}, key=str)[:1]:
         click.echo(f"free now: {size(free)} on {device}, {size(free_disk)} on disk")
+        left = sum(e.left_bytes for e in found)
+        full = "; too much: `compute: {patches: drop}` leaves scores alone" if left > free_disk else ""
+        click.echo(f"{len(found)} cells leave {size(left)} of patches{full}")
     for note in dict.fromkeys(f"{name(e)}: {note}" for e in found for note in e.notes):
         click.echo(f"note: {note}")
 

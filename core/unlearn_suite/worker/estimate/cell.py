@@ -43,9 +43,10 @@ class CellEstimate:
 
     `device`: "cuda" or "cpu". `device_bytes`: the most on the device at once; on a CPU the resident memory of the
     whole process. `host_bytes`: RAM beside a GPU (0 on a CPU: it is in `device_bytes`). `disk_bytes`: patches and
-    checkpoints. `flops`: by part (start, setup, train, score, attack with what is scored on its way); what makes the
-    model that several cells start from counts for the first of them. `by_phase`: `device_bytes` by phase.
-    `free_bytes`, `free_disk`: what is free now. `fits`: None where that is not known. `notes`: what is only estimated.
+    checkpoints while it runs, `left_bytes`: the patch that stays. `flops`: by part (start, setup, train, score, attack
+    with what is scored on its way); what makes the model that several cells start from counts for the first of them.
+    `by_phase`: `device_bytes` by phase. `free_bytes`, `free_disk`: what is free now. `fits`: None where that is not
+    known. `notes`: what is only estimated.
     """
 
     id: str
@@ -54,6 +55,7 @@ class CellEstimate:
     device_bytes: int
     host_bytes: int
     disk_bytes: int
+    left_bytes: int
     flops: Mapping[str, int]
     by_phase: Mapping[str, int]
     free_bytes: int | None
@@ -128,7 +130,8 @@ class _Estimator:
         first = cell.start.get("key") not in self._starts
         self._starts.add(str(cell.start.get("key")))
         process = self._once(["process", *key, cell.stages, cell.start, metrics, cell.attacks], resident)
-        return self._sum(cell, device, stages, scoring, missing, start if first else (), noted, attacks, process)
+        left = _patch_bytes(family, cell, [*start, *stages]) if cell.compute.get("patches") != "drop" else 0
+        return self._sum(cell, device, stages, scoring, missing, start if first else (), noted, left, attacks, process)
 
     def _stage(self, stage: Mapping[str, Any], family: Family, tokenizer: Any, inputs: Inputs) -> StageEstimate:
         entry = self.catalog.find("objective", stage["use"])
@@ -200,6 +203,7 @@ class _Estimator:
         missing: Sequence[str],
         start: Sequence[StageEstimate],
         noted: int,
+        left: int,
         attacks: Sequence[AttackNeeds],
         process: int,
     ) -> CellEstimate:
@@ -227,6 +231,7 @@ class _Estimator:
             + (noted if stages else 0)
             + max((s.checkpoint_disk for s in (*start, *stages)), default=0)
             + on_disk,
+            left_bytes=left,
             flops={
                 "start": sum(s.setup_flops + s.flops for s in start),
                 "setup": sum(s.setup_flops for s in stages),
@@ -239,6 +244,16 @@ class _Estimator:
             free_disk=shutil.disk_usage(self.disk).free,
             notes=(*_notes(cell, stages), *missing, *(note for a in attacks for note in a.notes)),
         )
+
+
+def _patch_bytes(family: Family, cell: Cell, stages: Sequence[StageEstimate]) -> int:
+    """Of the patch that a cell leaves: all that differs from the published model."""
+    if not cell.stages:
+        return 0
+    changed = {name for stage in stages for name in stage.changed}
+    every = cell.start["from"] == "random"
+    sizes = dict(family.full.named_parameters())
+    return sum(p.numel() for name, p in sizes.items() if every or name in changed) * family.dtype.itemsize
 
 
 def _kept(cell: Cell, stages: Sequence[StageEstimate]) -> tuple[int, int]:
