@@ -71,6 +71,9 @@ class Stop(Config):
     """largest relative rise of the perplexity"""
     every: int = Field(5, ge=1)
     """steps between two measurements; the last step is always measured"""
+    patience: int = Field(0, ge=0)
+    """bad measurements in a row that are borne before the stage ends: some objectives shake the model at first and
+    recover. However many, the weights that are kept are good ones"""
     examples: int = Field(16, ge=1)
     """texts that are measured, the same ones every time"""
     role: str | None = None

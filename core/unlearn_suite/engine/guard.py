@@ -17,14 +17,15 @@ from .shards import placed_like
 
 
 class Guard:
-    """Measures every few steps on text that is not trained on. `good_step` counts the steps behind the kept weights."""
+    """Measures every few steps on text that is not trained on. `good_step` counts the steps behind the kept weights,
+    `bad` the readings since then."""
 
     def __init__(self, ctx: StageContext, stop: Stop, examples: Sequence[Example]) -> None:
         self._ctx = ctx
         self._stop = stop
         self._batches = [b.to(ctx.device) for b in ctx.encode("guard", examples).chunks(ROWS)]
         self._readings: list[list[float]] = []
-        self.good_step = 0
+        self.good_step = self.bad = 0
         self._good: dict[str, Tensor] = dict(ctx.views.original)
         self.collapse: dict[str, Any] | None = None
 
@@ -37,9 +38,11 @@ class Guard:
         self._readings.append([float(done), found.kl, found.ppl_rise])
         why = self._over(found)
         if why:
-            self._give_back(done, why)
+            self.bad += 1
+            if self.bad > self._stop.patience or done == self._ctx.train.steps:
+                self._give_back(done, why)
         else:
-            self.good_step = done
+            self.good_step, self.bad = done, 0
             self._good = {name: p.detach().clone() for name, p in self._ctx.trainable.items()}
         return {"guard_retain_kl": found.kl, "guard_ppl_rise": found.ppl_rise}
 
@@ -55,10 +58,10 @@ class Guard:
         return {"guard_kept_step": float(self.good_step)}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"good_step": self.good_step, "good": self._good, "readings": self._readings}
+        return {"good_step": self.good_step, "bad": self.bad, "good": self._good, "readings": self._readings}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.good_step = int(state["good_step"])
+        self.good_step, self.bad = int(state["good_step"]), int(state["bad"])
         trainable = self._ctx.trainable
         self._good = {n: placed_like(t.to(self._ctx.device), trainable[n]) for n, t in state["good"].items()}
         self._readings = [list(r) for r in state["readings"]]

@@ -27,6 +27,15 @@ class Ruin(LossObjective[Config]):
         return Loss({"ascent": forget.mean(self.ctx.policy.token_logprobs(forget))})
 
 
+class Shake(Ruin):
+    """The same for four steps, and back again."""
+
+    def loss(self, batch):
+        forget = batch["forget"]
+        sign = 1 if self.ctx.step_index < 4 else -1
+        return Loss({"shake": sign * forget.mean(self.ctx.policy.token_logprobs(forget))})
+
+
 def texts():
     return {
         "forget": [Example(f"f{i}", f"the grey cat number {i} sat") for i in range(8)],
@@ -34,7 +43,7 @@ def texts():
     }
 
 
-def run(folder, services, *, stop=None, steps=12, stop_after=None, dtype=torch.float32, examples=None):
+def run(folder, services, *, stop=None, steps=12, stop_after=None, dtype=torch.float32, examples=None, kind=Ruin):
     model = tiny_model("llama").to(dtype)
     rows, weights = [], []
 
@@ -44,7 +53,7 @@ def run(folder, services, *, stop=None, steps=12, stop_after=None, dtype=torch.f
 
     job = StageJob(
         index=0,
-        objective=Ruin(Config()),
+        objective=kind(Config()),
         train=Train(steps=steps, lr=3e-3, batch=4, length=32, save_every=2, stop=stop),
         required_roles=("forget", "retain"),
         examples=examples or texts(),
@@ -94,6 +103,35 @@ def test_a_resumed_stage_ends_at_the_same_bits(tmp_path, services, stop_after):
         assert torch.equal(p, q)
     notes = [json.loads((tmp_path / f / "a" / "report.json").read_text()) for f in ("whole", "cut")]
     assert notes[0] == notes[1]
+
+
+@pytest.mark.parametrize("patience", [1, 9])
+def test_a_patient_guard_ends_later_with_the_same_weights(tmp_path, services, patience):
+    _, readings, weights, _ = run(tmp_path / "free", services, stop=Stop(retain_kl=1e6, every=2))
+    levels = [row["guard_retain_kl"] for row in readings if "guard_retain_kl" in row]
+    stop = Stop(retain_kl=(levels[2] + levels[3]) / 2, every=2, patience=patience)
+    model, _, _, result = run(tmp_path / "patient", services, stop=stop)
+    assert (result.collapse["stopped_after"], result.collapse["kept"]) == (10 if patience == 1 else 12, 6)
+    for n, p in model.named_parameters():
+        assert torch.equal(p, weights[5][n]), n
+    for stop_after in (7, 9):  # a resumed stage knows how often it has been patient
+        folder = tmp_path / f"cut{stop_after}"
+        assert run(folder, services, stop=stop, stop_after=stop_after)[3].stopped
+        assert run(folder, services, stop=stop)[3].collapse == result.collapse
+
+
+def test_what_recovers_within_the_patience_is_kept(tmp_path, services):
+    free, readings, _, _ = run(tmp_path / "free", services, stop=Stop(retain_kl=1e6, every=2), kind=Shake)
+    levels = [row["guard_retain_kl"] for row in readings if "guard_retain_kl" in row]
+    limit = (levels[-1] + max(levels)) / 2
+    bad = [level > limit for level in levels]
+    assert levels[-1] < 0.8 * max(levels) and 0 < sum(bad) < 5
+    stop = Stop(retain_kl=limit, every=2, patience=sum(bad))
+    model, rows, _, result = run(tmp_path / "patient", services, stop=stop, kind=Shake)
+    assert result.collapse is None and len(rows) == 12 and result.closing["guard_kept_step"] == 12.0
+    for p, q in zip(model.parameters(), free.parameters(), strict=True):
+        assert torch.equal(p, q)
+    assert run(tmp_path / "not", services, stop=stop.model_copy(update={"patience": 0}), kind=Shake)[3].collapse
 
 
 def test_a_first_reading_that_is_bad_leaves_the_model_and_an_empty_patch(tmp_path, services):
