@@ -128,8 +128,10 @@ them. An objective may set other defaults for the keys of its stage: `unlearn-su
 
 
 def fields(model: type[BaseModel]) -> str:
+    """A table of a model's keys, its own before those it inherits."""
     rows = []
-    for name, field in model.model_fields.items():
+    own = vars(model).get("__annotations__", {})
+    for name, field in sorted(model.model_fields.items(), key=lambda item: item[0] not in own):
         default = "required" if field.is_required() else "" if field.default is None else plain(field)
         rows.append((f"`{field.alias or name}`", bounded(field), default, field.description or ""))
     return table(("key", "value", "default", "meaning"), rows)

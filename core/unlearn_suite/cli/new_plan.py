@@ -211,7 +211,7 @@ def _roles(problem: Entry) -> set[str]:
     from .describe import contents
 
     assert isinstance(problem.spec, ProblemSpec)
-    return set(contents(problem.spec)["data"])
+    return set(contents(problem.spec).get("data", ()))  # a broken file is told when the plan is checked
 
 
 def _line(text: str, comment: str) -> str:

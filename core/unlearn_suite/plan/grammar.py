@@ -18,6 +18,7 @@ LABEL = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 Label = Annotated[str, Field(pattern=LABEL)]
 Want = Literal["lower", "higher", "keep", "watch"]
 Of = Literal["after", "change", "relative_change", "over_oracle"]
+UNBOUNDED = "an expectation needs `below` or `above`"
 
 
 class Compute(Config):
@@ -48,11 +49,9 @@ class Compute(Config):
         return self
 
 
-class LimitWords(Config):
-    """One line of a problem's `expect`: what every arm that unlearns should reach. The report tells whether it does."""
+class Bounds(Config):
+    """Which number of a metric entry, and between what it should lie."""
 
-    metric: str
-    """metric entry of the problem"""
     value: str | None = None
     """value of the metric (none = the entry's headline, the first of `show`)"""
     of: Of = "after"
@@ -63,14 +62,25 @@ class LimitWords(Config):
     above: float | None = None
     """the number must be larger than this"""
 
+    @property
+    def bounded(self) -> bool:
+        return self.below is not None or self.above is not None
+
+
+class LimitWords(Bounds):
+    """One line of a problem's `expect`: what every arm that unlearns should reach. The report tells whether it does."""
+
+    metric: str
+    """metric entry of the problem"""
+
     @model_validator(mode="after")
     def _bounded(self) -> LimitWords:
-        if self.below is None and self.above is None:
-            raise ValueError("an expectation needs `below` or `above`")
+        if not self.bounded:
+            raise ValueError(UNBOUNDED)
         return self
 
 
-class GateWords(Config):
+class GateWords(Bounds):
     """One line of `expect`: numbers of the results that must hold, else the run ends with exit code 5."""
 
     problem: str
@@ -79,23 +89,13 @@ class GateWords(Config):
     """name of an arm of this plan"""
     metric: str | None = None
     """metric entry of that problem (none = all that the problem itself expects)"""
-    value: str | None = None
-    """value of the metric (none = the entry's headline, the first of `show`)"""
-    of: Of = "after"
-    """after = the score itself, change = after - before, relative_change = change / before, over_oracle = after - that
-    of the arm called oracle"""
-    below: float | None = None
-    """the number must be smaller than this"""
-    above: float | None = None
-    """the number must be larger than this"""
 
     @model_validator(mode="after")
     def _bounded(self) -> GateWords:
-        bounded = self.below is not None or self.above is not None
-        if self.metric is None and (bounded or self.value is not None):
+        if self.metric is None and (self.bounded or self.value is not None):
             raise ValueError("an expectation with `value`, `below` or `above` needs `metric`")
-        if self.metric is not None and not bounded:
-            raise ValueError("an expectation needs `below` or `above`")
+        if self.metric is not None and not self.bounded:
+            raise ValueError(UNBOUNDED)
         return self
 
 

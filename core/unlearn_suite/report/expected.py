@@ -73,7 +73,7 @@ def expectations(run: RunData, problem: ProblemSummary) -> list[Expectation]:
     return [
         Expectation(
             limit,
-            None if limit.of in _PART and limit.of != "after" else _check(limit, problem.base_arm, results),
+            _check(limit, problem.base_arm, results) if limit.of in ("after", "over_oracle") else None,
             {arm: _check(limit, arm, results) for arm in arms},
         )
         for limit in limits

@@ -118,9 +118,9 @@ class _Estimator:
             [*key, metrics, [[vars(s) for s in stage.sampled] for stage in stages]],
             lambda: self._scoring(cell, family, tokenizer, inputs, stages),
         )
+        changed = sorted({name for stage in stages for name in stage.changed})
         attacks = [
             self._once([*key, attack, changed], partial(self._attack, attack, family, tokenizer, inputs, changed))
-            for changed in [sorted({name for stage in stages for name in stage.changed})]
             for attack in cell.attacks
         ]
         self.progress.end()
