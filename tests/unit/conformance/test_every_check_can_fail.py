@@ -101,7 +101,8 @@ BROKEN: dict[str, list[tuple[str, tuple[Change, ...]]]] = {
     ],
     "DATA-EXAMPLES": [("the id 'train'", (('f"{config.part}/{w}"', "config.part"),))],
     "DATA-ORDER": [
-        ("another process", (("for w in words]", "for w in sorted(words, key=hash)]"),)),
+        # five words sorted by hash() come in the same order in one of 120 pairs of processes
+        ("another process", (("for w in words]", "for w in (*words, str(hash(words)))]"),)),
         ("twice", (("for w in words]", "for w in random.sample(words, len(words))]"),)),
     ],
     "DATA-FINGERPRINT": [
