@@ -11,7 +11,7 @@ from torch import Tensor
 from ..specs import Example, Stop
 from .context import StageContext
 from .diagnostics.detector import ROWS
-from .diagnostics.drift import Drift, drift
+from .diagnostics.drift import Drift, Yardstick
 from .objective import Scalars
 from .shards import placed_like
 
@@ -23,7 +23,8 @@ class Guard:
     def __init__(self, ctx: StageContext, stop: Stop, examples: Sequence[Example]) -> None:
         self._ctx = ctx
         self._stop = stop
-        self._batches = [b.to(ctx.device) for b in ctx.encode("guard", examples).chunks(ROWS)]
+        batches = [b.to(ctx.device) for b in ctx.encode("guard", examples).chunks(ROWS)]
+        self._yardstick = Yardstick(ctx, batches)
         self._readings: list[list[float]] = []
         self.good_step = self.bad = 0
         self._good: dict[str, Tensor] = dict(ctx.views.original)
@@ -34,7 +35,7 @@ class Guard:
         done = step + 1
         if done % self._stop.every and done != self._ctx.train.steps:
             return {}
-        found = drift(self._ctx, self._batches)
+        found = self._yardstick.drift()
         self._readings.append([float(done), found.kl, found.ppl_rise])
         why = self._over(found)
         if why:

@@ -14,6 +14,7 @@ from ...specs import Diagnostics
 from ..batch import Batch
 from ..context import StageContext
 from ..objective import Scalars
+from .drift import Drift, Yardstick
 
 ROWS = 8
 """texts per forward pass"""
@@ -52,6 +53,19 @@ class Bench:
         self.block = block if block >= 0 else ctx.shape.n_blocks - 1
         self._options = options
         self._fixed: dict[str, list[Batch]] = {}
+        self._yardstick: Yardstick | None = None
+        self._drift: Drift | None = None
+
+    def changed(self) -> None:
+        """The weights may be others now: what was measured on the ones before no longer holds."""
+        self._drift = None
+
+    def drift(self) -> Drift:
+        """On the text to retain; measured once for all detectors that ask."""
+        if self._drift is None:
+            self._yardstick = self._yardstick or Yardstick(self.ctx, self.retain)
+            self._drift = self._yardstick.drift()
+        return self._drift
 
     @property
     def forget(self) -> list[Batch]:

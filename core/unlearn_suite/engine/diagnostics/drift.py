@@ -23,19 +23,40 @@ class Drift:
     ppl_rise: float
 
 
-@torch.no_grad()
-def drift(ctx: StageContext, batches: Sequence[Batch]) -> Drift:
-    """Over all content tokens of the batches. Each batch is read to the model's end, twice."""
-    totals = torch.zeros(3, dtype=torch.float64)
-    count = 0
-    for batch in batches:
-        kl = ctx.reference.per_token(batch, _kl, against=ctx.policy)
-        found = (kl, ctx.policy.token_logprobs(batch), ctx.reference.token_logprobs(batch))
-        totals += torch.stack([t.double().sum().cpu() for t in found])
-        count += int(batch.mask("content").sum())
-        ctx.views.clear()
-    kl_mean, now, start = (totals / max(count, 1)).tolist()
-    return Drift(kl_mean, _exp(-now), _exp(start - now) - 1)
+class Yardstick:
+    """Fixed texts, and what the stage's first model made of them: it reads them once, at the first measurement."""
+
+    def __init__(self, ctx: StageContext, batches: Sequence[Batch]) -> None:
+        self._ctx = ctx
+        self._batches = batches
+        self._start: list[tuple[Tensor, Tensor]] = []
+        """of each batch, the LM head's input [B, T, D] and the sum of its tokens' log-probs"""
+
+    @torch.no_grad()
+    def drift(self) -> Drift:
+        """Over all content tokens. The model as it is now reads each batch to its end, once."""
+        if not self._start:
+            self._start = [self._read(batch) for batch in self._batches]
+        totals = torch.zeros(3, dtype=torch.float64)
+        for batch, (last_btd, start) in zip(self._batches, self._start, strict=True):
+            self._ctx.reference.assume(batch, {"last": last_btd})
+            kl = self._ctx.reference.per_token(batch, _kl, against=self._ctx.policy)
+            now = self._ctx.policy.token_logprobs(batch)
+            totals += torch.stack([_sum(kl), _sum(now), start])
+            self._ctx.views.clear()
+        tokens = sum(int(batch.mask("content").sum()) for batch in self._batches)
+        kl_mean, now_mean, start_mean = (totals / max(tokens, 1)).tolist()
+        return Drift(kl_mean, _exp(-now_mean), _exp(start_mean - now_mean) - 1)
+
+    def _read(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        last_btd, logprobs = self._ctx.reference.last_hidden(batch), self._ctx.reference.token_logprobs(batch)
+        self._ctx.views.clear()
+        return last_btd, _sum(logprobs)
+
+
+def _sum(values: Tensor) -> Tensor:
+    """Float64, on the CPU."""
+    return values.double().sum().cpu()
 
 
 def _exp(value: float) -> float:

@@ -73,6 +73,7 @@ class Monitor:
     @torch.no_grad()
     def _read(self, reads: Iterable[Any], step: int) -> Scalars:
         found: Scalars = {}
+        self._bench.changed()
         for read in reads:
             found |= read(self._bench)
             self._ctx.views.clear()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..objective import Scalars
 from .detector import Alarm, Bench, Detector
-from .drift import drift
 
 
 class RetainKl(Detector):
@@ -13,7 +12,7 @@ class RetainKl(Detector):
     alarms = {"diag_retain_kl": Alarm("predictions on kept text have changed", at_most=0.1)}  # noqa: RUF012
 
     def measure(self, bench: Bench) -> Scalars:
-        return {"diag_retain_kl": drift(bench.ctx, bench.retain).kl}
+        return {"diag_retain_kl": bench.drift().kl}
 
 
 class RetainPerplexity(Detector):
@@ -22,5 +21,5 @@ class RetainPerplexity(Detector):
     alarms = {"diag_retain_ppl_rise": Alarm("kept text has become less likely", at_most=0.05)}  # noqa: RUF012
 
     def measure(self, bench: Bench) -> Scalars:
-        found = drift(bench.ctx, bench.retain)
+        found = bench.drift()
         return {"diag_retain_ppl": found.ppl, "diag_retain_ppl_rise": found.ppl_rise}
