@@ -13,96 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from unlearn_suite.engine.batch import encode
-from unlearn_suite.engine.context import StageContext
 from unlearn_suite.specs import Example
 from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
 from unlearn_suite_baselines.methods import whp
 from unlearn_suite_baselines.methods.pdu import Pdu
 from unlearn_suite_baselines.methods.rmu import Steering
-
-LENGTH = 160
-WHOLE = {"batch": 8, "length": LENGTH, "steps": 1, "clip": None}
-FORGET, RETAIN = " was tall and old", " fell on the hill"
-
-
-def texts(forget: list[str], retain: list[str], prompt: str = "the king") -> dict[str, list[Example]]:
-    """Eight examples a role; the odd ones have a prompt, units differ."""
-    return {
-        role: [
-            Example(f"{role}{i}", text, prompt if i % 2 else "", group="g", unit=f"{i}") for i, text in enumerate(given)
-        ]
-        for role, given in (("forget", forget), ("retain", retain))
-    }
-
-
-VARIED = texts([f"{FORGET} {'x' * i}" for i in range(8)], [f"{RETAIN} {'y' * (7 - i)}" for i in range(8)])
-ALIKE = {
-    role: [Example(f"{role}{i}", text, "the king", group="g", unit=str(i)) for i in range(8)]
-    for role, text in (("forget", FORGET), ("retain", RETAIN))
-}
-"""the same text eight times: any batch is like any other"""
-
-
-class Plain:
-    """The tiny model in float64, and what is read from it one row at a time."""
-
-    def __init__(self, given: dict[str, list[Example]], arch: str = "llama") -> None:
-        self.model = tiny_model(arch).double()
-        self.weights = dict(self.model.named_parameters())
-        self.rows = {role: self.encoded(rows) for role, rows in given.items()}
-
-    def encoded(self, rows: list[Example]) -> list[tuple[Tensor, int]]:
-        return [(torch.tensor([e.input_ids]), max(e.response_start, 1)) for e in encode(tiny_tokenizer(), rows, LENGTH)]
-
-    def mean(self, rows: list[tuple[Tensor, int]], of: Any) -> Tensor:
-        """Mean over all response tokens of of(log p [V] that predicts it, the token)."""
-        terms = []
-        for ids, start in rows:
-            log_p = self.model(ids).logits[0].log_softmax(-1)
-            terms += [of(log_p[t - 1], int(ids[0, t])) for t in range(start, ids.shape[1])]
-        return torch.stack(terms).mean()
-
-    def nll(self, rows: list[tuple[Tensor, int]]) -> Tensor:
-        return self.mean(rows, lambda log_p, y: -log_p[y])
-
-    def neg_entropy(self, rows: list[tuple[Tensor, int]]) -> Tensor:
-        return self.mean(rows, lambda log_p, y: (log_p.exp() * log_p).sum())
-
-    def hidden(self, ids: Tensor) -> list[Tensor]:
-        """Outputs [T, D] of the blocks, the last one before the final norm."""
-        found: list[Tensor] = []
-        hooks = [
-            block.register_forward_hook(lambda m, i, out: found.append(out[0] if isinstance(out, tuple) else out))
-            for block in self.model.model.layers
-        ]
-        self.model(ids)
-        for hook in hooks:
-            hook.remove()
-        return [h[0] if h.ndim == 3 else h for h in found]
-
-    def gradient(self, loss: Tensor, names: list[str]) -> dict[str, Tensor]:
-        found = torch.autograd.grad(loss, [self.weights[n] for n in names], allow_unused=True)
-        return {n: torch.zeros_like(self.weights[n]) if g is None else g for n, g in zip(names, found, strict=True)}
-
-    @torch.no_grad()
-    def move(self, direction: dict[str, Tensor], rate: float) -> None:
-        for name, d in direction.items():
-            self.weights[name].sub_(d, alpha=rate)
-
-
-@pytest.fixture
-def gradients(monkeypatch):
-    """The gradients that optimizer steps were given: [{tensor: gradient}]."""
-    seen: list[dict[str, Tensor]] = []
-    update = StageContext.update
-
-    def watched(self: StageContext) -> Any:
-        seen.append({n: p.grad.detach().clone() for n, p in self.trainable.items() if p.grad is not None})
-        return update(self)
-
-    monkeypatch.setattr(StageContext, "update", watched)
-    return seen
 
 
 def assert_alike(ours: dict[str, Tensor], expected: dict[str, Tensor], rtol: float = 1e-3) -> None:
@@ -114,11 +29,13 @@ def assert_alike(ours: dict[str, Tensor], expected: dict[str, Tensor], rtol: flo
         assert error <= rtol * max(size, 1e-6), (name, error, size)
 
 
-def test_mudman_is_its_algorithm(run, tmp_path):
+def test_mudman_is_its_algorithm(run, plain, tmp_path):
     """Two steps: retain average and step, a relearning adversary that lives on, masked and normalised unlearning."""
     rates = {"unlearning_rate": 0.05, "retaining_rate": 0.02, "adversary_rate": 0.1, "momentum": 0.8}
-    model, _, result = run("mudman", {**rates, "fork_every": 2}, tmp_path, given=VARIED, **{**WHOLE, "steps": 2})
-    p, names = Plain(VARIED), list(result.original)
+    model, _, result = run(
+        "mudman", {**rates, "fork_every": 2}, tmp_path, given=plain.VARIED, **{**plain.WHOLE, "steps": 2}
+    )
+    p, names = plain(plain.VARIED), list(result.original)
     f, r = p.rows["forget"], p.rows["retain"]
 
     def norm(g: dict[str, Tensor]) -> float:
@@ -152,10 +69,10 @@ def test_mudman_is_its_algorithm(run, tmp_path):
     assert near.double().mean() > 0.999, "but for gradients whose sign is rounding"
 
 
-def test_tar_adds_the_gradients_of_an_attacked_model(run, gradients, tmp_path):
+def test_tar_adds_the_gradients_of_an_attacked_model(run, plain, gradients, tmp_path):
     options = {"mapping": 0.0, "inner_steps": 3, "readout_every": 2, "inner_lr": (1e-3,), "switch": 0.0}
-    run("tar", options, tmp_path, given=ALIKE, **WHOLE)
-    p = Plain(ALIKE)
+    run("tar", options, tmp_path, given=plain.ALIKE, **plain.WHOLE)
+    p = plain(plain.ALIKE)
     names = list(gradients[0])
     f, r = p.rows["forget"][:1], p.rows["retain"][:1]
     everything = [(ids, 1) for ids, _ in f]  # the entropy is taken over prompts too
@@ -177,17 +94,19 @@ def test_tar_adds_the_gradients_of_an_attacked_model(run, gradients, tmp_path):
     assert_alike(gradients[0], expected, rtol=3e-3)
 
 
-def test_tar_starts_with_random_mapping_and_half_the_steps(run, tmp_path):
-    _, rows, _ = run("tar", {"mapping": 0.5, "inner_steps": 1}, tmp_path, given=ALIKE, **{**WHOLE, "steps": 4})
+def test_tar_starts_with_random_mapping_and_half_the_steps(run, plain, tmp_path):
+    _, rows, _ = run(
+        "tar", {"mapping": 0.5, "inner_steps": 1}, tmp_path, given=plain.ALIKE, **{**plain.WHOLE, "steps": 4}
+    )
     assert ["forget" in row for row in rows] == [True, True, False, False]
 
 
-def test_lat_rmu_steps_on_perturbed_activations(run, gradients, tmp_path, monkeypatch):
+def test_lat_rmu_steps_on_perturbed_activations(run, plain, gradients, tmp_path, monkeypatch):
     u = torch.linspace(-1, 1, 32) / torch.linspace(-1, 1, 32).norm()
     monkeypatch.setattr(Steering, "_unit", lambda self: u.clone())
     options = {"block": 2, "attack_steps": 3, "attack_lr": 0.5, "epsilon": 1.0, "updates": 1, "alpha": 3.0}
-    run("lat-rmu", options, tmp_path, given=ALIKE, **WHOLE)
-    p = Plain(ALIKE)
+    run("lat-rmu", options, tmp_path, given=plain.ALIKE, **plain.WHOLE)
+    p = plain(plain.ALIKE)
     names = list(gradients[0])
     (ids, start), below = p.rows["forget"][0], p.model.model.layers[1]
     delta = torch.zeros(1, ids.shape[1], 32, dtype=torch.float64, requires_grad=True)
@@ -209,10 +128,10 @@ def test_lat_rmu_steps_on_perturbed_activations(run, gradients, tmp_path, monkey
     assert_alike(gradients[0], p.gradient(loss, names), rtol=5e-3)
 
 
-def test_repnoise_is_its_equation(run, gradients, tmp_path):
+def test_repnoise_is_its_equation(run, plain, gradients, tmp_path):
     """Without the noise term, whose draws are the stage's own (`mmd` is tested by itself)."""
-    _, rows, _ = run("repnoise", {"alpha": 0.7, "beta": 0.0}, tmp_path, given=VARIED, **WHOLE)
-    p = Plain(VARIED)
+    _, rows, _ = run("repnoise", {"alpha": 0.7, "beta": 0.0}, tmp_path, given=plain.VARIED, **plain.WHOLE)
+    p = plain(plain.VARIED)
     terms: list[list[Tensor]] = [[] for _ in p.model.model.layers]
     for ids, start in p.rows["forget"]:
         for depth, h in enumerate(p.hidden(ids)):
@@ -224,11 +143,11 @@ def test_repnoise_is_its_equation(run, gradients, tmp_path):
     assert_alike(gradients[0], p.gradient(loss, list(gradients[0])))
 
 
-def test_elm_is_its_equation(run, gradients, tmp_path):
+def test_elm_is_its_equation(run, plain, gradients, tmp_path):
     """Targets of three prefixes, the base model's own choices on retain text, and the sampled changes of subject."""
     options = {"concept": "hats", "top_k": 5, "eta": (1.0, 3.0), "retain_weight": 0.5, "consistency_weight": 2.0}
-    run("elm", options, tmp_path, given=VARIED, **WHOLE)
-    p = Plain(VARIED)
+    run("elm", options, tmp_path, given=plain.VARIED, **plain.WHOLE)
+    p = plain(plain.VARIED)
     tokens = tiny_tokenizer()
     expert = "A leading expert on hats wrote this, precise in every detail:\n"
     novice = "Someone who has never heard of hats wrote this and soon talks of other things:\n"
@@ -252,16 +171,16 @@ def test_elm_is_its_equation(run, gradients, tmp_path):
     change = " But let us talk about something more pleasant:"
     changes = [
         Example("c", f"{change} then {f'{e.prompt}{e.text}{change}'[-3:]} no 0", f"{e.prompt}{e.text}")
-        for e in VARIED["forget"]
+        for e in plain.VARIED["forget"]
     ]
     loss = torch.cat(erase).mean() + 0.5 * torch.cat(held).mean() + 2.0 * p.nll(p.encoded(changes))
     assert_alike(gradients[0], p.gradient(loss, list(gradients[0])))
 
 
-def test_whp_trains_on_the_generic_choices(run, gradients, tmp_path):
+def test_whp_trains_on_the_generic_choices(run, plain, gradients, tmp_path):
     """After the first step the model is the reinforced one; the second step trains the base model on the labels."""
-    _, rows, _ = run("whp", {"scale": 3.0}, tmp_path, given=VARIED, lr=0.02, **{**WHOLE, "steps": 2})
-    p, trained = Plain(VARIED), Plain(VARIED)
+    _, rows, _ = run("whp", {"scale": 3.0}, tmp_path, given=plain.VARIED, lr=0.02, **{**plain.WHOLE, "steps": 2})
+    p, trained = plain(plain.VARIED), plain(plain.VARIED)
     g = trained.gradient(trained.nll(trained.rows["forget"]), list(gradients[0]))
     trained.move({n: x / (x.abs() + 1e-8) for n, x in g.items()}, 0.02)  # AdamW's first step
     terms = []
@@ -275,9 +194,9 @@ def test_whp_trains_on_the_generic_choices(run, gradients, tmp_path):
     assert_alike(gradients[1], p.gradient(loss, list(gradients[1])))
 
 
-def test_pdus_dual_variable_follows_the_retain_loss_and_is_kept(run, tmp_path):
+def test_pdus_dual_variable_follows_the_retain_loss_and_is_kept(run, plain, tmp_path):
     options = {"eps": 0.5, "eta": 2.0, "alpha": 3.0, "warmup": 0.25}
-    _, rows, _ = run("pdu", options, tmp_path, **{**WHOLE, "steps": 4, "lr": 1e-2})
+    _, rows, _ = run("pdu", options, tmp_path, **{**plain.WHOLE, "steps": 4, "lr": 1e-2})
     dual = 3.0
     for step, row in enumerate(rows):
         dual = max(0.0, dual + 2.0 * (row["retain"] - 0.5)) if step >= 1 else dual
@@ -287,9 +206,9 @@ def test_pdus_dual_variable_follows_the_retain_loss_and_is_kept(run, tmp_path):
     assert kept.state_dict() == {"dual": dual} and dual > 3.0
 
 
-def test_adaptive_rmu_measures_the_base_activations(run, tmp_path):
-    _, rows, _ = run("adaptive-rmu", {"block": 2, "scale": 4.0}, tmp_path, given=ALIKE, **WHOLE)
-    p = Plain(ALIKE)
+def test_adaptive_rmu_measures_the_base_activations(run, plain, tmp_path):
+    _, rows, _ = run("adaptive-rmu", {"block": 2, "scale": 4.0}, tmp_path, given=plain.ALIKE, **plain.WHOLE)
+    p = plain(plain.ALIKE)
     h = p.hidden(p.rows["forget"][0][0])[2][1:]
     # |h - c u|^2 = |h|^2 - 2 c h.u + c^2 for a unit u on the positive orthant: c is what makes the loss
     c = 4.0 * float(h.norm(dim=-1).mean())
@@ -299,76 +218,10 @@ def test_adaptive_rmu_measures_the_base_activations(run, tmp_path):
     assert rows[0]["forget"] == pytest.approx(float(loss), rel=1e-4)
 
 
-def test_abliteration_and_gloss_remove_what_their_equations_say(run, tmp_path):
-    p = Plain(VARIED)
-    model, *_ = run("abliteration", {"block": 1, "max_kl": None}, tmp_path / "a", given=VARIED, **WHOLE)
-    means = [
-        torch.cat([p.hidden(ids)[1][start:] for ids, start in p.rows[role]]).mean(0) for role in ("forget", "retain")
-    ]
-    r = (means[0] - means[1]) / (means[0] - means[1]).norm()
-    name = "model.layers.3.mlp.down_proj.weight"
-    expected = p.weights[name] - torch.outer(r, r @ p.weights[name])
-    torch.testing.assert_close(dict(model.named_parameters())[name].double(), expected.detach(), rtol=1e-4, atol=1e-5)
-
-    options = {"rank": 2, "per_block": 2, "max_kl": None, "strength": 0.5}
-    model, *_ = run("gloss", options, tmp_path / "g", given=VARIED, **WHOLE)
-    stacked = []
-    for layer in p.model.model.layers:
-        pools = {role: torch.stack([_mlp(p, layer, *row) for row in p.rows[role]]) for role in ("forget", "retain")}
-        stacked.append(torch.linalg.svd(pools["forget"] - pools["retain"].mean(0)).Vh[:2])
-    v = torch.linalg.svd(torch.cat(stacked)).Vh[:2].T
-    expected = p.weights[name] - 0.5 * v @ (v.T @ p.weights[name])
-    torch.testing.assert_close(dict(model.named_parameters())[name].double(), expected.detach(), rtol=1e-3, atol=1e-4)
-
-
-@torch.no_grad()
-def _mlp(p: Plain, layer: Any, ids: Tensor, start: int) -> Tensor:
-    """[D]: an MLP's output, averaged over the response."""
-    found: list[Tensor] = []
-    hook = layer.mlp.register_forward_hook(lambda m, i, out: found.append(out[0, start:].mean(0)))
-    p.model(ids)
-    hook.remove()
-    return found[0]
-
-
-def test_iti_shifts_by_its_equation(run, tmp_path):
-    """One head of sixteen, the one that orders held-out pairs best."""
-    model, _, result = run("iti", {"heads": 1 / 16, "alpha": 3.0}, tmp_path, arch="gpt2", given=VARIED, **WHOLE)
-    p = Plain(VARIED, "gpt2")
-    best = (-1.0, "", torch.zeros(0))
-    for n, block in enumerate(p.model.transformer.h):
-        heads = {role: [_heads(p, block, *row) for row in p.rows[role]] for role in ("forget", "retain")}
-        for h in range(4):
-            f, r = (torch.stack([row[h] for row in heads[role]]) for role in ("forget", "retain"))
-            half = r[::2].mean(0) - f[::2].mean(0)
-            ordered = (r[1::2] @ half)[None] > (f[1::2] @ half)[:, None]
-            share = float(ordered.double().mean())
-            if share > best[0]:
-                v = (r.mean(0) - f.mean(0)) / (r.mean(0) - f.mean(0)).norm()
-                sigma = (torch.cat([f, r]) @ v).std()
-                columns = block.attn.c_proj.weight[8 * h : 8 * h + 8]  # [in, out]
-                best = (share, f"transformer.h.{n}.attn.c_proj.bias", (3.0 * sigma * v) @ columns)
-    before = dict(tiny_model("gpt2").named_parameters())
-    for name in result.original:
-        change = (dict(model.named_parameters())[name] - before[name]).double()
-        expected = best[2] if name == best[1] else torch.zeros_like(change)
-        torch.testing.assert_close(change, expected.detach(), rtol=1e-3, atol=1e-5)
-
-
-@torch.no_grad()
-def _heads(p: Plain, block: Any, ids: Tensor, start: int) -> Tensor:
-    """[heads, width]: what goes into the output projection, averaged over the response."""
-    found: list[Tensor] = []
-    hook = block.attn.c_proj.register_forward_hook(lambda m, i, out: found.append(i[0][0, start:].mean(0)))
-    p.model(ids)
-    hook.remove()
-    return found[0].unflatten(0, (4, -1))
-
-
-def test_repselect_moves_along_the_filtered_gradient_of_a_relearned_model(run, tmp_path):
+def test_repselect_moves_along_the_filtered_gradient_of_a_relearned_model(run, plain, tmp_path):
     options = {"adversary": "same", "inner_steps": 2, "inner_lr": 0.05, "components": 0.25, "rate": 1e-3, "budget": 9.0}
-    model, _, result = run("repselect", options, tmp_path, given=ALIKE, **WHOLE)
-    p, names = Plain(ALIKE), list(result.original)
+    model, _, result = run("repselect", options, tmp_path, given=plain.ALIKE, **plain.WHOLE)
+    p, names = plain(plain.ALIKE), list(result.original)
     f = p.rows["forget"][:1]
     start = {n: p.weights[n].detach().clone() for n in names}
     for _ in range(2):
@@ -388,10 +241,10 @@ def test_repselect_moves_along_the_filtered_gradient_of_a_relearned_model(run, t
     assert_alike(moved, {n: 1e-3 * size * filtered[n] / norm for n in names}, rtol=2e-2)
 
 
-def test_cir_moves_by_a_length_along_its_gradient(run, tmp_path):
+def test_cir_moves_by_a_length_along_its_gradient(run, plain, tmp_path):
     """Nothing is collapsed here (`collapsed` is tested by itself); blocks 1 and 2 of the tiny model are broken."""
-    model, rows, result = run("cir", {"components": 0, "rate": 0.05}, tmp_path, given=VARIED, **WHOLE)
-    p, names, losses = Plain(VARIED), list(result.original), []
+    model, rows, result = run("cir", {"components": 0, "rate": 0.05}, tmp_path, given=plain.VARIED, **plain.WHOLE)
+    p, names, losses = plain(plain.VARIED), list(result.original), []
     for layer in p.model.model.layers[1:3]:
         found: list[Tensor] = []
         hook = layer.mlp.register_forward_hook(lambda m, i, out, found=found: found.append(out[0, 1:]))
