@@ -37,13 +37,18 @@ def chosen(scores: list[Score], gate: float) -> tuple[Score, bool]:
 
 
 def table(found: dict[tuple[str, str], list[Score]], gate: float) -> Iterator[str]:
-    """The lines of a Markdown table of all settings."""
-    yield "| problem | arm | F | R | setting |\n| --- | --- | ---: | ---: | --- |"
-    for (problem, _), scores in found.items():
+    """The lines of a Markdown table: an arm a row, with F and R of its settings, the one that is taken in bold."""
+    yield "| problem | arm | settings (F, R) | |\n| --- | --- | --- | --- |"
+    for (problem, family), scores in found.items():
         best, enough = chosen(scores, gate)
-        for score in scores:
-            mark = ("taken" if enough else "taken, retains too little") if score is best else ""
-            yield f"| {problem} | {score['arm']} | {score['F']['mean']:.3f} | {score['R']['mean']:.3f} | {mark} |"
+        settings = ", ".join(f"**{words_of(s, family)}**" if s is best else words_of(s, family) for s in scores)
+        yield f"| {problem} | {family} | {settings} | {'' if enough else 'none retains enough'} |"
+
+
+def words_of(score: Score, family: str) -> str:
+    """A setting as its label in the arm, with its F and R."""
+    label = score["arm"].removeprefix(f"{family}.")
+    return f"{label} ({score['F']['mean']:.2f}, {score['R']['mean']:.2f})"
 
 
 def plan_with(text: str, arms: Collection[str]) -> str:
