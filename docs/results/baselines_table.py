@@ -38,8 +38,8 @@ def table(run: Path, gate: float) -> Iterator[str]:
 
 def cost(cells: Iterable[Mapping[str, Any]]) -> list[str]:
     """TFLOP, GB at the peak, and minutes of the training of one cell."""
-    stages = [list((cell["cost"] or {}).values()) for cell in cells]
-    if not any(stages):
+    stages = [list(cell["cost"].values()) for cell in cells if cell["cost"]]
+    if not stages:
         return ["", "", ""]
     flops = fmean(sum(stage["flops"] or 0 for stage in one) for one in stages)
     peak = fmean(max(max(stage["peak_bytes"].values()) for stage in one) for one in stages)
