@@ -32,6 +32,7 @@ NOT_RUN = {
     "unlearn-suite run plan.yaml --plugin docs/examples/*": "tests/docs/test_examples.py runs it",
     "unlearn-suite run sust-*.yaml": "needs the data of a benchmark; plugins/benchmarks/tests run the problem",
     "unlearn-suite run plugins/benchmarks/plans/*-in-small.yaml": "needs a model and public data",
+    "unlearn-suite run plugins/baselines/plans/*.yaml*": "downloads a model, and takes an hour",
     "unlearn-suite run docs/plans/quickstart.yaml": "downloads a model, and takes minutes",
     "unlearn-suite run docs/plans/paper-*.yaml": "downloads a model, and takes hours",
     "unlearn-suite run plan.yaml --plugin ./my_objective.py": "tests/docs/test_readme.py runs it",
