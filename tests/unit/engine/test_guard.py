@@ -134,6 +134,15 @@ def test_what_recovers_within_the_patience_is_kept(tmp_path, services):
     assert run(tmp_path / "not", services, stop=stop.model_copy(update={"patience": 0}), kind=Shake)[3].collapse
 
 
+def test_a_further_reading_reads_only_the_model_as_it_is_now(tmp_path, services):
+    calls = {}
+    for every in (12, 2):
+        result = run(tmp_path / str(every), services, stop=Stop(retain_kl=1e6, every=every))[3]
+        calls[every] = result.views.replay.block_calls
+    readings, batches = 5, 1  # more than the other guard takes; six of 24 texts are held out
+    assert calls[2] - calls[12] == readings * batches * result.views.shape.n_blocks
+
+
 def test_a_first_reading_that_is_bad_leaves_the_model_and_an_empty_patch(tmp_path, services):
     model, _, _, result = run(tmp_path, services, stop=Stop(retain_kl=1e-12, every=1))
     assert result.collapse["kept"] == 0
