@@ -39,14 +39,23 @@ class Yardstick:
             self._start = [self._read(batch) for batch in self._batches]
         totals = torch.zeros(3, dtype=torch.float64)
         for batch, (last_btd, start) in zip(self._batches, self._start, strict=True):
-            self._ctx.reference.assume(batch, {"last": last_btd})
-            kl = self._ctx.reference.per_token(batch, _kl, against=self._ctx.policy)
-            now = self._ctx.policy.token_logprobs(batch)
-            totals += torch.stack([_sum(kl), _sum(now), start])
-            self._ctx.views.clear()
+            totals += torch.stack([*self._compare(batch, last_btd), start])
         tokens = sum(int(batch.mask("content").sum()) for batch in self._batches)
         kl_mean, now_mean, start_mean = (totals / max(tokens, 1)).tolist()
         return Drift(kl_mean, _exp(-now_mean), _exp(start_mean - now_mean) - 1)
+
+    def _compare(self, batch: Batch, last_btd: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums over a batch's content tokens: KL(start || now), and log-probs now from the same logits."""
+        now_sums = []
+
+        def kl(start: Tensor, labels: Tensor, now: Tensor) -> Tensor:
+            now_sums.append(_sum(losses.label_logprobs(now, labels)))
+            return losses.kl(start, now)
+
+        self._ctx.reference.assume(batch, {"last": last_btd})
+        kl_sum = _sum(self._ctx.reference.per_token(batch, kl, against=self._ctx.policy))
+        self._ctx.views.clear()
+        return kl_sum, torch.stack(now_sums).sum()
 
     def _read(self, batch: Batch) -> tuple[Tensor, Tensor]:
         last_btd, logprobs = self._ctx.reference.last_hidden(batch), self._ctx.reference.token_logprobs(batch)
@@ -61,7 +70,3 @@ def _sum(values: Tensor) -> Tensor:
 
 def _exp(value: float) -> float:
     return math.exp(min(value, 700.0))
-
-
-def _kl(start: Tensor, _: Tensor, now: Tensor) -> Tensor:
-    return losses.kl(start, now)
