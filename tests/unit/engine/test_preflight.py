@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from unlearn_suite import Config, Loss, LossObjective, Requirements
 from unlearn_suite.engine.accounting import FlopCount
+from unlearn_suite.engine.held_out import hold_out
 from unlearn_suite.engine.keeping import keeping
 from unlearn_suite.engine.loop import StageJob, next_batch, open_context, open_views
 from unlearn_suite.engine.needs import needed_parameters
@@ -15,8 +18,9 @@ from unlearn_suite.engine.preflight.heap import Heap
 from unlearn_suite.engine.preflight.scale import Scale, Width
 from unlearn_suite.engine.preflight.skim import skim
 from unlearn_suite.engine.preflight.stand_in import FoldedTokenizer
+from unlearn_suite.engine.watch import Watch
 from unlearn_suite.models.outline import on_meta
-from unlearn_suite.specs import Lora, Train
+from unlearn_suite.specs import Diagnostics, Lora, Stop, Train
 from unlearn_suite.testing.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 from unlearn_suite_knowledge.cosine_rmu.config import CosineRmuConfig
 from unlearn_suite_knowledge.cosine_rmu.objective import CosineRmu
@@ -81,15 +85,20 @@ def truth(objective, train, examples, folder, services, steps, dtype=torch.float
     recorder, count = Recorder(), FlopCount()
     with recorder:
         with recorder.phase("setup"):
-            views, _, _ = open_views(model, job)
-            ctx = open_context(tiny_tokenizer(), job, views, torch.device("cpu"))
+            views, _, needs = open_views(model, job)
+            seen, held_out = hold_out(examples, train.stop)
+            ctx = open_context(tiny_tokenizer(), replace(job, examples=seen), views, torch.device("cpu"))
             objective.setup(ctx)
             ctx.views.clear()
+            watch = Watch(ctx, held_out, needs.reads)
         ctx.views.keep(keeping(ctx, job.shelf, next(model.parameters())))
-        with recorder.phase("train"), count:
+        with recorder.phase("train"):
             for step in steps:
-                objective.step(next_batch(ctx, job, step))
+                watch.before(step)
+                with count:
+                    objective.step(next_batch(ctx, job, step))
                 ctx.views.clear()
+                watch.after(step)
     found = play([recorder.tape, recorder.tape], Scale([]))  # equal tapes: every number stands for itself
     return found.peak["train"], count.flops
 
@@ -102,6 +111,8 @@ CASES = {
     "micro-batches": (lambda: Ratio(Config()), {"micro_batch": 2}),
     "recompute": (lambda: Ratio(Config()), {"recompute": True}),
     "lora": (lambda: Square(Config()), {"lora": Lora(rank=4)}),
+    "guard": (lambda: Square(Config()), {"stop": Stop(ppl_rise=9.0, every=2, examples=4)}),
+    "detectors": (lambda: Square(Config()), {"diagnostics": Diagnostics(every=4)}),
     "attack": (lambda: CosineRmu(CosineRmuConfig(block=2, meta_start=0, inner_steps=2)), {}),
 }
 

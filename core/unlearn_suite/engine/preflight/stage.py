@@ -181,17 +181,21 @@ class _Traced:
             ctx.views.keep(keeping(ctx, job.shelf, next(model.parameters())))
             done = {}
             gc.collect()
-            # The optimizer makes its state in the first step: the cheapest one is run twice.
+            # The optimizer makes its state in the first step: the cheapest one is run twice. Around each stands what
+            # looks on in the last step, when everything is due: its memory counts, its FLOPs are not the step's.
+            last = job.train.steps - 1
             for name, step in _to_run(kinds):
                 work.reset()
                 ctx.generator.manual_seed(step)  # a draw as long as a width has moved the twins apart
                 with recorder.phase(name):
                     batch = next_batch(ctx, job, step)
-                    watch.before(step)
+                    with recorder.flops_apart("watch"):
+                        watch.before(last)
                     step_that_fits(ctx, job.objective, batch)
                     ctx.views.clear()
                     done[name] = work.done()
-                    watch.after(step)
+                    with recorder.flops_apart("watch"):
+                        watch.after(last)
                 del batch
                 gc.collect()
             with recorder.phase("checkpoint"):
