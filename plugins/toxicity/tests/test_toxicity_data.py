@@ -79,8 +79,11 @@ def test_the_split_never_moves():
     assert sha256("\n".join(units).encode()).hexdigest()[:16] == "091534f7f8924010"
 
 
-def test_limit_is_a_prefix():
-    assert load(ToxicityDataConfig(limit=5)) == load(ToxicityDataConfig())[:5]
+def test_limit_is_a_prefix_and_skip_goes_on_behind_it():
+    every = load(ToxicityDataConfig())
+    assert load(ToxicityDataConfig(limit=5)) == every[:5]
+    assert load(ToxicityDataConfig(skip=5)) == every[5:]
+    assert load(ToxicityDataConfig(skip=5, limit=3)) == every[5:8]
     with pytest.raises(ValidationError):
         ToxicityDataConfig(limit=0)
 

@@ -38,8 +38,10 @@ class ToxicityDataConfig(Config):
     `prompts`, `neutral-prompts`: prompts alone, for a model to continue"""
     part: Literal["train", "test", "all"] = "train"
     """a fixed split by prompt: train 60 %, test 40 %"""
+    skip: int = Field(0, ge=0)
+    """prompts of the part, in a fixed order, that are passed over: what is `limit`ed elsewhere can be kept apart"""
     limit: int | None = Field(None, ge=1)
-    """largest number of prompts, in a fixed order (none = no limit)"""
+    """largest number of prompts, in that order (none = no limit)"""
 
 
 def _source(name: str) -> str:
@@ -71,7 +73,7 @@ def load(config: ToxicityDataConfig) -> Sequence[Example]:
             group=config.kind,
             unit=row["id"],
         )
-        for row in parts[config.part][: config.limit]
+        for row in parts[config.part][config.skip :][: config.limit]
     ]
 
 
