@@ -58,9 +58,10 @@ def found() -> Iterator[Found]:
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
     helpers = {name: helper for tree in trees.values() for name, helper in _helpers(tree)}
     for tree in trees.values():
+        constants = {name: text for node in tree.body for name, text in _assigned(node).items()}
         for function in ast.walk(tree):
             if isinstance(function, ast.FunctionDef | ast.Module):
-                texts: dict[str, str] = {}
+                texts = dict(constants)
                 for node in sorted(_own(function), key=_line):
                     texts |= _assigned(node)
                     yield from _of_node(node, texts, helpers)
@@ -92,7 +93,7 @@ def _helpers(tree: ast.AST) -> Iterator[tuple[str, tuple[int, str, str]]]:
 def _of_node(node: ast.AST, texts: dict[str, str], helpers: dict[str, tuple[int, str, str]]) -> Iterator[Found]:
     if isinstance(node, ast.Call):
         name, keywords = _name(node), {k.arg: k.value for k in node.keywords}
-        code = _literal(keywords.get("code"), {})
+        code = _literal(keywords.get("code"), texts)
         if name in helpers:
             at, default, error = helpers[name]
             code = code or (_literal(node.args[at], {}) if len(node.args) > at else default)

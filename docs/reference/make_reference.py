@@ -111,6 +111,7 @@ def plan_page() -> str:
         ("A dataset of a data role", g.UseWords),
         ("A metric entry", g.MetricWords),
         ("A line of a problem's `expect`", g.LimitWords),
+        ("An attack", g.AttackWords),
         ("An arm", g.ArmWords),
         ("A stage of an arm", g.StageWords),
         ("`lora` of a stage", specs.Lora),
@@ -209,6 +210,8 @@ def specs_page() -> str:
         specs.MetricSpec,
         specs.ValueSpec,
         specs.ProblemSpec,
+        specs.AttackSpec,
+        specs.AttackPoint,
         specs.Example,
     ]
     head = """# Specs

@@ -23,6 +23,8 @@ FILES = {
     "cells/*/patch.safetensors": "the changed tensors; what made them stands in the metadata",
     "cells/*/artifacts/**": "what a stage leaves: tables and curves for the page, a LoRA adapter",
     "cells/*/checkpoints/**": "what a killed cell goes on from; gone when the cell is done",
+    "cells/*/worker.log": "what the cell's own process printed, where cells run in processes of their own",
+    "cells/*/process-error.json": "the error of one of several processes of a cell",
     "cells/*/error.txt": "the traceback of a cell that failed",
     "shared/scores/*/*.jsonl": "scores of the untouched model, computed once for all cells",
     "shared/starts/*/**": "the making of a model that cells begin with, in the files of a cell; they read its patch",

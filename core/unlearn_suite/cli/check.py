@@ -29,8 +29,8 @@ MARKS = {"passed": "ok", "failed": "FAILED", "skipped": "skipped", "expected": "
 def check(name: str | None, plugin_files: tuple[Path, ...], only: tuple[str, ...], as_json: bool) -> int:
     """Check whether NAME does what the host relies on.
 
-    NAME is a plugin (its distribution, entry point or file), or an objective, dataset, metric or problem; it may be
-    left out with one --plugin FILE. Everything runs on tiny models; nothing is downloaded.
+    NAME is a plugin (its distribution, entry point or file), or an objective, dataset, metric, problem or attack; it
+    may be left out with one --plugin FILE. Everything runs on tiny models; nothing is downloaded.
     """
     from ..testing import conformance
 

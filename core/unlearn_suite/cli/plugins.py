@@ -95,7 +95,7 @@ def _lines(record: dict[str, Any], timing: bool) -> Iterator[str]:
 def show(name: str, plugin_files: tuple[Path, ...], as_json: bool) -> None:
     """Show what NAME is and which options it takes.
 
-    NAME is that of an objective, dataset, metric or problem.
+    NAME is that of an objective, dataset, metric, problem or attack.
     """
     from ..plugins import load_catalog
     from .describe import entry_json, entry_lines

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @json_option
 @debug_option
 def search(text: str, as_json: bool) -> None:
-    """Find objectives, datasets, metrics and problems by TEXT.
+    """Find objectives, datasets, metrics, problems and attacks by TEXT.
 
     In names, summaries and papers of what is installed, and of what the registry knows besides.
     """

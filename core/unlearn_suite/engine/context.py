@@ -37,7 +37,11 @@ class Services(Protocol):
         """`n` continuations per prompt of the model as it is now."""
 
     def memo(self, name: str, key: Any, build: Callable[[], Any]) -> Any:
-        """JSON-able `build()`, kept on disk under `key` and the stage's weights, data and seed."""
+        """JSON-able `build()`, kept on disk for all cells of the run, under `key` and what made the stage's weights.
+
+        What else the value depends on, such as data, belongs into `key`; so does the seed, which counts among what
+        made the weights only if they have been trained.
+        """
 
     def statistics(self, texts: Sequence[str]) -> Mapping[str, float]:
         """Length, diversity, repetition and share of empty ones of sampled texts (`TEXT_STATISTICS`)."""

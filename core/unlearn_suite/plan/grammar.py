@@ -268,7 +268,8 @@ class FragmentWords(_ProblemBody):
     problem: Label
     """its name"""
     parameters: dict[str, Any] = {}  # noqa: RUF012
-    """name -> what a plan tells under `with`; `$name` stands for it in the texts of this file"""
+    """name -> what a plan tells under `with`; `$name` stands for it in the texts of this file. A data role with
+    `when: $name` is there only where that is given, and so are the entries that read it"""
 
 
 class PlanWords(Config):
@@ -287,9 +288,10 @@ class PlanWords(Config):
     problems: list[Any] = Field(min_length=1)
     """what is to be forgotten: problem names, or problems written out"""
     arms: dict[str, Any] | None = Field(default=None, min_length=1)
-    """what is compared on every problem (none = the base model and each problem's default arm)"""
+    """what is compared on every problem (none = the base model, each problem's default arm, and its oracle where it
+    ships one)"""
     attacks: list[Any] = []  # noqa: RUF012
-    """attacks on what each arm has made, each on a scratch copy of the weights"""
+    """attacks on what each arm has made; the weights are changed, scored and put back bit for bit"""
     metrics: list[Any] = []  # noqa: RUF012
     """metric entries added to every problem"""
     compute: Compute = Compute()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from ..errors import PREREQUISITE, SOME_CELLS_FAILED, PrerequisiteError, SuiteError
+from ..errors import PrerequisiteError, SuiteError, TrainingError
 from ..study import Cell
 from .cell import as_json, as_suite_error
 from .contracts import CellStore, Outcome, RunStore
@@ -196,16 +196,17 @@ class Worker:
             return Outcome(self.cell, "failed", left)
         if self.asked:
             return Outcome(self.cell, "interrupted")
-        message, exit_code, name = f"the worker ended with exit code {code}", SOME_CELLS_FAILED, "worker-ended"
+        hint = f"read {self.log_path}, then run the same command again to go on from the last checkpoint"
+        error: SuiteError
         if code < 0:
             cause = ": out of memory?" if -code == signal.SIGKILL else f" ({signal.strsignal(-code)})"
-            message, name = f"the worker was killed by signal {-code}{cause}", "worker-killed"
-            exit_code = PREREQUISITE
-        elif code > 0:
-            exit_code = code
-        hint = f"read {self.log_path}, then run the same command again to go on from the last checkpoint"
-        error = {"code": name, "message": message, "where": self.cell.folder, "hint": hint, "exit": exit_code}
-        return Outcome(self.cell, "failed", error)
+            message = f"the worker was killed by signal {-code}{cause}"
+            error = PrerequisiteError(message, code="worker-killed", where=self.cell.folder, hint=hint)
+        else:
+            message = f"the worker ended with exit code {code}"
+            error = TrainingError(message, code="worker-ended", where=self.cell.folder, hint=hint)
+            error.exit_code = code or error.exit_code
+        return Outcome(self.cell, "failed", as_json(error))
 
 
 def threads_per_worker(workers: int) -> int:

@@ -30,7 +30,9 @@ def main() -> int:
     arguments = parser.parse_args()
 
     run = RunDir.attach(arguments.run_dir)
-    cell_dir = next(c for c in run.cells() if c.path.name == arguments.cell_folder)
+    cell_dir = next((c for c in run.cells() if c.path.name == arguments.cell_folder), None)
+    if cell_dir is None:
+        parser.error(f"no folder {arguments.cell_folder!r} below {run.path / 'cells'}")
     cell = Cell.from_json(cell_dir.cell)
     catalog = load_catalog(arguments.plugin)
     if together:

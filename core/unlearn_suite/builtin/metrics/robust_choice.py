@@ -1,4 +1,4 @@
-"""Multiple choice asked in every order of the choices and in several formats: what holds in all of them is known."""
+"""Multiple choice with the right choice in every place and in several formats: what holds in all of them is known."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class RobustChoice(Metric[RobustChoiceConfig]):
             )
 
     def _forms(self, example: Example) -> Iterator[tuple[Example, Template]]:
-        """The example in every order and format."""
+        """The example in each rotation of its choices and each format."""
         count = len(example.choices) if self.config.orders == "cycle" else 1
         answer = answer_index(example)
         for template in self.config.templates:
@@ -90,7 +90,7 @@ def robust_values(totals: Sequence[Sequence[float]], answers: Sequence[int], pic
 
 SPEC = MetricSpec(
     name="multiple-choice-robust",
-    summary="multiple choice in every order of the choices and in several formats",
+    summary="multiple choice with the right choice in every place and in several formats",
     load="unlearn_suite.builtin.metrics.robust_choice:RobustChoice",
     config=RobustChoiceConfig,
     by_example=True,
