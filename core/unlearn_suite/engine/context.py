@@ -86,6 +86,7 @@ class StageContext:
     optimizer: Optimizer = field(init=False)
     report: StageReport = field(init=False)
     micro_batch: int | None = field(init=False)
+    whole_batch: bool = field(default=False, init=False)
     """examples per role and forward pass: the plan's, or fewer where they did not fit into memory"""
 
     def __post_init__(self) -> None:
@@ -134,6 +135,16 @@ class StageContext:
                 code="needs-one-device",
                 hint="set compute.devices to 1",
             )
+
+    def require_whole_batch(self, why: str) -> None:
+        """Raise `PlanError` on several devices or with `micro_batch`, and never cut a batch when memory runs out.
+
+        `why`: "repnoise compares the examples of a batch", say.
+        """
+        self.require_one_device(why)
+        if self.train.micro_batch is not None:
+            raise PlanError(f"{why}, which micro_batch cuts", code="micro-batch", hint="leave micro_batch out")
+        self.whole_batch = True
 
     def encode(self, role: str, examples: Sequence[Example]) -> RoleData:
         """Examples as a role of their own, cut and ordered as the stage's are."""

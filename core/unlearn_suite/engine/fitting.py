@@ -64,6 +64,8 @@ def until_it_fits(ctx: StageContext, rows: int, start: Start, work: Callable[[],
 
 
 def _halve(ctx: StageContext, rows: int) -> None:
+    if ctx.whole_batch:
+        raise _too_large(ctx, "the batch, which the objective needs whole, does not fit", "take a smaller `batch`, or ")
     now = min(ctx.micro_batch or rows, rows)
     if now <= 1:
         raise _too_large(ctx, "one example per role does not fit")

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from unlearn_suite import PlanError, TrainingError
-from unlearn_suite.testing.tiny import tiny_model
+from unlearn_suite.engine.batch import collate, encode
+from unlearn_suite.specs import Example
+from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
+from unlearn_suite_baselines.cards.elm import ElmConfig
+from unlearn_suite_baselines.cards.whp import WhpConfig
+from unlearn_suite_baselines.methods.elm import Elm
+from unlearn_suite_baselines.methods.whp import Whp
 
 
 def weights(model):
@@ -105,6 +113,81 @@ def test_averaged_weights_are_the_mean_of_the_late_ones(run, tmp_path):
     for name, p in weights(averaged).items():
         mean = (weights(late[0])[name] + weights(late[1])[name]) / 2
         torch.testing.assert_close(p, mean, rtol=1e-4, atol=1e-6)
+
+
+def test_the_guard_measures_the_averaged_weights_and_keeps_what_it_gives_back(run, tmp_path):
+    options = {"smoothness": "wa", "average_from": 0.5, "average_every": 1}
+    good, rows, result = run("npo-sam", options, tmp_path / "good", stop={"ppl_rise": 100.0, "every": 1})
+    assert result.collapse is None and rows[-1]["averaged"] == 3.0
+    bad, _, result = run("npo-sam", options, tmp_path / "bad", stop={"ppl_rise": 1e-9, "every": 1, "patience": 9})
+    assert result.collapse["kept"] == 0
+    assert all(torch.equal(p, q) for p, q in zip(bad.parameters(), tiny_model().parameters(), strict=True))
+    free, *_ = run("npo-sam", options, tmp_path / "free", stop={"ppl_rise": 100.0, "every": 4})
+    assert all(torch.equal(p, q) for p, q in zip(good.parameters(), free.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["task-arithmetic", "whp"])
+def test_what_reinforces_first_takes_no_guard(name, run, tmp_path):
+    with pytest.raises(PlanError, match="nothing to keep"):
+        run(name, {}, tmp_path, stop={"ppl_rise": 1.0})
+
+
+def test_whp_always_forgets_in_the_end(run, tmp_path):
+    _, rows, _ = run("whp", {"reinforce": 0.99}, tmp_path / "a", steps=2)
+    assert ["reinforce" in row for row in rows] == [True, False]
+    with pytest.raises(PlanError, match="two steps"):
+        run("whp", {}, tmp_path / "b", steps=1)
+
+
+SAME_LENGTH = {
+    role: [Example(f"{role}{i}", f" {words}", f"{role} {i}", unit=str(i)) for i, words in enumerate(["a b c d"] * 4)]
+    for role in ("forget", "retain")
+}
+
+
+@pytest.mark.parametrize("cut", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("graddiff", {"retain": "kl"}), ("undial", {}), ("pdu", {"eps": 0.1}), ("rmu", {"block": 2, "rna_noise": 0.5})],
+)
+def test_legacy_means_of_pieces_add_up(name, options, cut, run, tmp_path):
+    """Without padding, where the plain mean of a batch is that of its pieces."""
+    whole, pieces = (
+        run(name, {**options, "legacy": True}, tmp_path / str(size), given=SAME_LENGTH, steps=2, micro_batch=size)[1]
+        for size in (None, cut)
+    )
+    for row, other in zip(whole, pieces, strict=True):
+        assert {k: v for k, v in row.items() if k in ("forget", "retain", "loss", "grad_norm")} == pytest.approx(
+            {k: v for k, v in other.items() if k in ("forget", "retain", "loss", "grad_norm")}, rel=1e-3, abs=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("repnoise", {}), ("orth-circuit-breakers", {}), ("flat", {"legacy": True})]
+)
+def test_what_compares_examples_takes_no_micro_batch(name, options, run, tmp_path):
+    with pytest.raises(PlanError, match="which micro_batch cuts"):
+        run(name, options, tmp_path, micro_batch=2)
+
+
+def test_blocks_choose_among_the_tensors_of_a_pattern(run, tmp_path):
+    _, _, result = run("npo", {"tensors": r".*down_proj\.weight", "blocks": [1, 2]}, tmp_path)
+    assert sorted(result.original) == [f"model.layers.{b}.mlp.down_proj.weight" for b in (1, 2)]
+    with pytest.raises(PlanError, match="no tensor is left"):
+        run("npo", {"tensors": "model.embed_tokens.weight", "blocks": [1, 2]}, tmp_path / "none")
+
+
+def test_targets_by_example_take_a_row_that_counts_as_none():
+    """What a process is given that has fewer examples than others."""
+    none = collate(encode(tiny_tokenizer(), SAME_LENGTH["forget"], 32), 0).nothing()
+    elm = Elm(ElmConfig(concept="hats"))
+    elm.targets = {e.id: (torch.ones(4, 2, dtype=torch.long), torch.ones(4, 2)) for e in SAME_LENGTH["forget"]}
+    assert not any(found.any() for found in elm._targets_of(none))
+    whp = Whp(WhpConfig())
+    whp.labels = {e.id: torch.ones(4, dtype=torch.long) for e in SAME_LENGTH["forget"]}
+    policy = SimpleNamespace(per_token=lambda batch, of, over, given: given[0].float())
+    whp.ctx = SimpleNamespace(policy=policy)
+    assert float(whp.loss({"forget": none}).parts["forget"]) == 0
 
 
 @pytest.mark.parametrize("legacy", [False, True])

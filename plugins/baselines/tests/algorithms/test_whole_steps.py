@@ -45,12 +45,12 @@ def test_mudman_is_its_algorithm(run, plain, tmp_path):
     average = {n: torch.zeros_like(p.weights[n]) for n in names}
     adversary: dict[str, Tensor] = {}
     for step in range(2):
+        if step == 0:
+            adversary = {n: p.weights[n].detach().clone() for n in names}
         g = p.gradient(p.nll(r), names)
         average = {n: 0.8 * average[n] + 0.2 * g[n] for n in names}
         p.move(average, rates["retaining_rate"])
         own = {n: p.weights[n].detach().clone() for n in names}
-        if step == 0:
-            adversary = own
         with torch.no_grad():
             for n in names:
                 p.weights[n].copy_(adversary[n])

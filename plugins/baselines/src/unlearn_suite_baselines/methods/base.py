@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from unlearn_suite import Batch, Loss, LossObjective, ModelShape, Requirements, StageContext, losses
+from unlearn_suite import Batch, Loss, LossObjective, ModelShape, PlanError, Requirements, StageContext, losses
 
 from ..cards.common import Retains, Trains
-from .everywhere import everywhere
+from .everywhere import everywhere, piece_mean
 from .trained import chosen
 
 T = TypeVar("T", bound=Trains)
@@ -45,13 +45,24 @@ class ForgetRetain(TokenObjective[R]):
         return Loss(parts, weights)
 
 
+def refuse_stop(ctx: StageContext, name: str) -> None:
+    """Raise `PlanError` for a guard that could end a stage before its weights are what they lead to."""
+    if ctx.train.stop is not None:
+        raise PlanError(
+            f"{name} reinforces what it will forget until its last steps, so `stop` has nothing to keep",
+            code="no-guard",
+            hint="leave `stop` out of the stage",
+        )
+
+
 def retain_loss(ctx: StageContext, batch: Batch, config: Retains) -> Tensor:
     """Mean next-token loss, or mean KL(base || policy), over response tokens."""
     if config.retain == "nll":
         return nll(ctx.policy, batch)
     if config.legacy:
         whole = everywhere(batch)
-        return ctx.reference.per_token(whole, kl, against=ctx.policy).sum() / batch.input_ids.numel()
+        found = ctx.reference.per_token(whole, kl, against=ctx.policy)
+        return piece_mean(found.sum(), batch.input_ids.numel(), batch)
     return batch.mean(ctx.reference.per_token(batch, kl, "response", against=ctx.policy), "response")
 
 

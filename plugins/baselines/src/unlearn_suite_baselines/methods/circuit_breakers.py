@@ -74,7 +74,7 @@ class OrthCircuitBreakers(Rerouting[OrthCircuitBreakersConfig]):
 
     def setup(self, ctx: StageContext) -> None:
         super().setup(ctx)
-        ctx.require_one_device("orth-circuit-breakers compares the examples of a batch")
+        ctx.require_whole_batch("orth-circuit-breakers compares the examples of a batch")
 
     def loss(self, batch: Mapping[str, Batch]) -> Loss:
         s = self.ctx.step_index / self.ctx.train.steps

@@ -86,13 +86,12 @@ class Elm(LossObjective[ElmConfig]):
 
     def _targets_of(self, f: Batch) -> tuple[Tensor, Tensor]:
         """Target ids and probabilities [B, T, k] at response tokens, 0 elsewhere."""
-        found = [self.targets[example.id] for example in f.examples]
-        k = found[0][0].shape[1]
+        k = next(iter(self.targets.values()))[0].shape[1]
         ids = torch.zeros(*f.input_ids.shape, k, dtype=torch.long, device=f.input_ids.device)
         probs = torch.zeros(*f.input_ids.shape, k, device=f.input_ids.device)
         mask = f.mask("response")
-        for row, (i, p) in enumerate(found):
-            ids[row, mask[row]], probs[row, mask[row]] = i, p
+        for row, example in enumerate(f.examples if f.counted else ()):
+            ids[row, mask[row]], probs[row, mask[row]] = self.targets[example.id]
         return ids, probs
 
 

@@ -41,6 +41,15 @@ def outside(batch: Batch) -> Selected:
     return Selected(**_fields(batch), chosen=chosen)
 
 
+def piece_mean(total: Tensor, count: int, batch: Batch) -> Tensor:
+    """`total` / `count`, the plain mean of a piece of a batch, times the piece's share of the batch's examples.
+
+    Over all pieces, the mean of their means: what gradient accumulation makes of a loss that averages by itself.
+    """
+    rows = len(batch.examples) if batch.counted else 0
+    return total / max(count, 1) * (rows / batch.totals.examples)
+
+
 def _with(batch: Batch, chosen: Tensor) -> Selected:
     known = _fields(batch)
     for name in ("input_ids", "attention_mask", "in_text"):

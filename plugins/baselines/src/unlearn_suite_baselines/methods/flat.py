@@ -24,7 +24,7 @@ class Flat(TokenObjective[FlatConfig]):
         super().setup(ctx)
         c = self.config
         if c.legacy:
-            ctx.require_one_device("flat with `legacy` averages over the answers of a batch")
+            ctx.require_whole_batch("flat with `legacy` averages over the answers of a batch")
         self.pairs = Pairs(ctx, lambda e: [against(e, c.prompt_share, pick(e.id, c.refusals))])
 
     def loss(self, batch: Mapping[str, Batch]) -> Loss:

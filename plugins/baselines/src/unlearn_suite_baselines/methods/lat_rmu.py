@@ -31,6 +31,7 @@ class LatRmu(Steering[LatRmuConfig]):
         return self.config.coefficient
 
     def step(self, batch: Mapping[str, Batch]) -> Scalars:
+        self.draw_noise()
         self._found: dict[tuple[str, ...], Tensor] = {}
         scalars: Scalars = {}
         for _ in range(self.config.updates):

@@ -33,12 +33,12 @@ class Mudman(Objective[MudmanConfig]):
 
     def step(self, batch: Mapping[str, Batch]) -> Scalars:
         ctx, c = self.ctx, self.config
+        if ctx.step_index % c.fork_every == 0:
+            self.adversary = {name: p.detach().clone() for name, p in ctx.trainable.items()}
         retain, gradient = self._gradient(self._retain, {"retain": batch["retain"]})
         for name, g in gradient.items():
             self.average[name].mul_(c.momentum).add_(g, alpha=1 - c.momentum)
         self._move(self.average, c.retaining_rate)
-        if ctx.step_index % c.fork_every == 0:
-            self.adversary = {name: p.detach().clone() for name, p in ctx.trainable.items()}
         forget = {"forget": batch["forget"]}
         with self._as_adversary():
             relearn, gradient = self._gradient(self._relearn, forget)

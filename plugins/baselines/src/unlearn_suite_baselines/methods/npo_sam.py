@@ -43,8 +43,7 @@ class NpoSam(Objective[NpoSamConfig]):
             own = self.config.gamma * gradient[name]
             p.grad = own if p.grad is None else p.grad + own
         scalars |= self.ctx.update()
-        self._add_to_average()
-        return scalars
+        return scalars | self._average()
 
     def _sam(self, forget: Mapping[str, Batch], g: Named) -> Named:
         with self._moved(g, self.config.rho / self._norm(g)):
@@ -121,21 +120,19 @@ class NpoSam(Objective[NpoSamConfig]):
                 for name, p in self.ctx.trainable.items():
                     p.copy_(start[name])
 
-    def _add_to_average(self) -> None:
-        done, c = self.ctx.step_index + 1, self.config
-        first = round(c.average_from * self.ctx.train.steps)
-        if c.smoothness != "wa" or done < first or ((done - first) % c.average_every and done < self.ctx.train.steps):
-            return
-        for name, p in self.ctx.trainable.items():
-            self.total[name] += p.detach()
-        self.averaged += 1
-
     @torch.no_grad()
-    def finish(self) -> Scalars:
-        if not self.averaged:
+    def _average(self) -> Scalars:
+        """Add the weights to the average when they are due; the last step ends with the average in their place."""
+        done, c, steps = self.ctx.step_index + 1, self.config, self.ctx.train.steps
+        first = round(c.average_from * steps)
+        if c.smoothness != "wa" or done < first or ((done - first) % c.average_every and done < steps):
             return {}
-        for name, total in self.total.items():
-            self.ctx.trainable[name].copy_(total / self.averaged)
+        for name, p in self.ctx.trainable.items():
+            self.total[name] += p
+        self.averaged += 1
+        if done == steps:
+            for name, p in self.ctx.trainable.items():
+                p.copy_(self.total[name] / self.averaged)
         return {"averaged": float(self.averaged)}
 
     def state_dict(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from unlearn_suite import Batch, Loss, Scalars, StageContext
 
 from ..cards.pdu import PduConfig
 from .base import ForgetRetain, nll, retain_loss
-from .everywhere import unshifted
+from .everywhere import piece_mean, unshifted
 
 SETUP_BATCHES = 4
 
@@ -37,7 +37,8 @@ class Pdu(ForgetRetain[PduConfig]):
         if not self.config.legacy:
             return batch.mean(self.ctx.policy.per_token(batch, peak, "response"), "response")
         moved = unshifted(batch)
-        return self.ctx.policy.per_token(moved, peak, "response").sum() / moved.chosen.sum()
+        found = self.ctx.policy.per_token(moved, peak, "response")
+        return piece_mean(found.sum(), int(moved.chosen.sum()), batch)
 
     def loss(self, batch: Mapping[str, Batch]) -> Loss:
         return Loss(

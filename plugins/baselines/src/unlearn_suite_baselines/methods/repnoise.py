@@ -25,7 +25,7 @@ class RepNoise(LossObjective[RepNoiseConfig]):
 
     def setup(self, ctx: StageContext) -> None:
         super().setup(ctx)
-        ctx.require_one_device("repnoise compares the examples of a batch")
+        ctx.require_whole_batch("repnoise compares the examples of a batch")
 
     def loss(self, batch: Mapping[str, Batch]) -> Loss:
         f, policy, last = batch["forget"], self.ctx.policy, self.ctx.shape.n_blocks - 1

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from unlearn_suite import Batch, Loss, LossObjective, ModelShape, Requirements, StageContext, losses
+from unlearn_suite import Batch, Loss, LossObjective, ModelShape, Requirements, Scalars, StageContext, losses
 
 from ..cards.adaptive_rmu import AdaptiveRmuConfig
 from ..cards.rmu import RmuConfig, SteeringConfig
+from .everywhere import piece_mean
 
 S = TypeVar("S", bound=SteeringConfig)
 DEPTH = 0.22
@@ -44,6 +46,24 @@ class Steering(LossObjective[S]):
     def target_norm(self, topic: str) -> float:
         raise NotImplementedError
 
+    def step(self, batch: Mapping[str, Batch]) -> Scalars:
+        self.draw_noise()
+        return super().step(batch)
+
+    def draw_noise(self) -> None:
+        """What makes the noise of this step."""
+        if self.config.rna_noise:
+            self._noise_seed = int(torch.randint(2**62, (), generator=self.ctx.generator))
+
+    def _noise(self, batch: Batch, like: Tensor) -> Tensor:
+        """[B, T, D] standard normal at real tokens, else 0; an example's own, in whatever piece of a batch it is."""
+        noise = torch.zeros(like.shape)
+        for row, (example, length) in enumerate(zip(batch.examples, batch.attention_mask.sum(1).tolist(), strict=True)):
+            digest = hashlib.blake2b(f"{self._noise_seed} {example.id}".encode(), digest_size=7).digest()
+            own = torch.Generator().manual_seed(int.from_bytes(digest))
+            noise[row, :length] = torch.randn((length, like.shape[-1]), generator=own)
+        return noise.to(like.device)
+
     def forget_activations(self, batch: Batch) -> Tensor:
         return self.ctx.policy.hidden(batch, [self.block])[self.block]
 
@@ -52,8 +72,7 @@ class Steering(LossObjective[S]):
         target = torch.stack([self.targets[e.group] for e in f.examples])[:, None]
         h_r, base = (view.hidden(r, [self.block])[self.block] for view in (self.ctx.policy, self.ctx.reference))
         if self.config.rna_noise:
-            noise = torch.randn(base.shape, generator=self.ctx.generator).to(base.device)
-            base = base.float() + self.config.rna_noise * noise
+            base = base.float() + self.config.rna_noise * self._noise(r, base)
         return Loss(
             {
                 "forget": self.mean(f, losses.squared_error(self.forget_activations(f), target)),
@@ -63,7 +82,7 @@ class Steering(LossObjective[S]):
         )
 
     def mean(self, batch: Batch, x_bt: Tensor) -> Tensor:
-        return x_bt.mean() if self.config.legacy else batch.mean(x_bt)
+        return piece_mean(x_bt.sum(), x_bt.numel(), batch) if self.config.legacy else batch.mean(x_bt)
 
 
 class Rmu(Steering[RmuConfig]):

@@ -6,14 +6,18 @@ from collections.abc import Mapping
 
 import torch
 
-from unlearn_suite import Batch, Loss, Scalars
+from unlearn_suite import Batch, Loss, Scalars, StageContext
 
 from ..cards.task_arithmetic import TaskArithmeticConfig
-from .base import TokenObjective, nll
+from .base import TokenObjective, nll, refuse_stop
 
 
 class TaskArithmetic(TokenObjective[TaskArithmeticConfig]):
     """cards/task_arithmetic.py"""
+
+    def setup(self, ctx: StageContext) -> None:
+        super().setup(ctx)
+        refuse_stop(ctx, "task-arithmetic")
 
     def loss(self, batch: Mapping[str, Batch]) -> Loss:
         return Loss({"fit": nll(self.ctx.policy, batch["forget"])})

@@ -19,9 +19,10 @@ def chosen(shape: ModelShape, config: Trains, blocks: range | None = None) -> tu
     kind = config.tensors
     if kind in ("mlp_out", "attn_out"):
         return shape.select(kind, inside)
-    if kind not in ("all", "linear", "mlp"):
-        return shape.match(kind)
-    names = tuple(name for name in shape.tensors if _belongs(shape, name, kind, inside, everything=blocks is None))
+    if kind in ("all", "linear", "mlp"):
+        names = tuple(name for name in shape.tensors if _belongs(shape, name, kind, inside, everything=blocks is None))
+    else:
+        names = tuple(name for name in shape.match(kind) if blocks is None or shape.block_of(name) in inside)
     if not names:
         raise PlanError(f"no tensor is left to train: tensors {kind!r}, blocks {config.blocks}", code="no-such-tensor")
     return names

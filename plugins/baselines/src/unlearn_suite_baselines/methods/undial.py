@@ -11,7 +11,7 @@ from unlearn_suite import Batch, losses
 
 from ..cards.undial import UndialConfig
 from .base import ForgetRetain
-from .everywhere import outside
+from .everywhere import outside, piece_mean
 
 IGNORED = 100
 Lower = Callable[[Tensor, Tensor, float], Tensor]
@@ -28,7 +28,7 @@ class Undial(ForgetRetain[UndialConfig]):
             return batch.mean(inside, "response")
         elsewhere = self._distil(outside(batch), lowered_at_ignored)
         rows, width = batch.input_ids.shape
-        return (inside.sum() + elsewhere.sum()) / (rows * (width - 1))
+        return piece_mean(inside.sum() + elsewhere.sum(), rows * (width - 1), batch)
 
     def _distil(self, batch: Batch, lower: Lower) -> Tensor:
         def of(logits: Tensor, labels: Tensor, base: Tensor) -> Tensor:

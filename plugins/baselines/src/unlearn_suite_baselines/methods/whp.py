@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unlearn_suite import Batch, Loss, Scalars, StageContext, losses
+from unlearn_suite import Batch, Loss, PlanError, Scalars, StageContext, losses
 
 from ..cards.whp import WhpConfig
-from .base import TokenObjective, nll
+from .base import TokenObjective, nll, refuse_stop
 
 LABEL_BATCH = 16
 
@@ -24,7 +24,11 @@ class Whp(TokenObjective[WhpConfig]):
     def setup(self, ctx: StageContext) -> None:
         super().setup(ctx)
         self.labels: dict[str, Tensor] = {}
-        self.reinforced_steps = max(1, round(self.config.reinforce * ctx.train.steps))
+        refuse_stop(ctx, "whp")
+        steps = ctx.train.steps
+        if steps == 1:
+            raise PlanError("whp needs two steps: one that reinforces, one that forgets", code="too-few-steps")
+        self.reinforced_steps = min(max(1, round(self.config.reinforce * steps)), steps - 1)
 
     def step(self, batch: Mapping[str, Batch]) -> Scalars:
         if self.ctx.step_index == self.reinforced_steps:
@@ -38,7 +42,7 @@ class Whp(TokenObjective[WhpConfig]):
             return Loss({"reinforce": nll(self.ctx.policy, f)})
         given = torch.zeros_like(f.input_ids)
         mask = f.mask("response")
-        for row, example in enumerate(f.examples):
+        for row, example in enumerate(f.examples if f.counted else ()):
             given[row, mask[row]] = self.labels[example.id].to(given.device)
         values = self.ctx.policy.per_token(f, to_given, "response", given=[given])
         return Loss({"forget": f.mean(values, "response")})

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from unlearn_suite import Batch, Loss, LossObjective, ModelShape, PlanError, Requirements, Scalars, StageContext
+from unlearn_suite import Batch, Loss, LossObjective, ModelShape, Requirements, Scalars, StageContext
 
 from .config import CosineRmuConfig
 from .meta import MetaGradient
@@ -39,13 +39,7 @@ class CosineRmu(LossObjective[CosineRmuConfig]):
     def setup(self, ctx: StageContext) -> None:
         super().setup(ctx)
         if self.config.forget_form == "diverse":
-            ctx.require_one_device("forget_form: diverse compares the texts of a batch")
-            if ctx.train.micro_batch is not None:
-                raise PlanError(
-                    "forget_form: diverse compares the texts of a whole batch, which micro_batch cuts",
-                    code="micro-batch",
-                    hint="leave micro_batch out, or use another form",
-                )
+            ctx.require_whole_batch("forget_form: diverse compares the texts of a batch")
         block = self._block(ctx.shape)
         self.targets = make_targets(ctx, self.config, block)
         self.terms = Terms(ctx, self.config, block, self.targets)

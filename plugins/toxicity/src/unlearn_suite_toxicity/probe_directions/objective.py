@@ -178,6 +178,8 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.steering.load_state_dict(state)
+        if self.steering.rounds:
+            record.save(self.ctx, self.steering)
 
     def finish(self) -> Scalars:
         """AUROC of the old probes and of probes fitted afresh on the trained model (probe evasion)."""
