@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +12,7 @@ from typing import Any, cast
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from . import __version__
-from .errors import PluginError
+from .errors import PlanError, PluginError
 from .plan.model import Arm, AttackUse, DataUse, EntryLike, MetricUse, Model, Plan, Problem, Stage
 from .plugins import Entry, blame, load_target
 from .specs import AttackPoint, Config, DatasetSpec
@@ -147,7 +147,7 @@ class _Study:
             *(m.entry for m in problem.metrics),
             *(a.entry for a in attacks),
         ]
-        plugins = {HOST: __version__, **{entry.distribution: entry.version for entry in entries}}
+        plugins = {HOST: __version__, **_versions(entries)}
         precision = self.plan.compute.precision
         own = begun if begin == "start" else identity
         matter = {
@@ -202,7 +202,7 @@ class _Study:
             "stages": [self._stage_identity(stage) for stage in problem.start],
             "precision": self.plan.compute.precision,
             "seed": seed,
-            "plugins": {HOST: __version__, **{entry.distribution: entry.version for entry in entries}},
+            "plugins": {HOST: __version__, **_versions(entries)},
             **_chat(problem.chat),
         }
         return {"stages": [_stage(s) for s in problem.start], "seed": seed, "data": roles, "key": digest(matter, 16)}
@@ -278,6 +278,29 @@ class _Study:
         return self._files[path]
 
 
+def _versions(entries: Iterable[EntryLike]) -> dict[str, str]:
+    """{distribution: version}; of plugin files of one name, all versions."""
+    found: dict[str, set[str]] = {}
+    for entry in entries:
+        found.setdefault(entry.distribution, set()).add(entry.version)
+    return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
+
+
+def check_versions(plugins: Mapping[str, str], entries: Iterable[EntryLike], where: str) -> None:
+    """Raises `PlanError` when a plugin of a cell is no longer in the version that the cell was planned with."""
+    have: dict[str, set[str]] = {}
+    for entry in entries:
+        have.setdefault(entry.distribution, set()).add(entry.version)
+    for name, versions in plugins.items():
+        if name in have and not set(versions.split(", ")) <= have[name]:
+            raise PlanError(
+                f"the plugin {name} changed while the run was under way",
+                code="plugin-changed",
+                where=where,
+                hint="run the command again: what was made with it before is kept apart",
+            )
+
+
 def _chat(chat: bool) -> Json:
     """What chat turns add to an identity: nothing where there are none."""
     return {"chat": True} if chat else {}
@@ -288,9 +311,14 @@ def _attack(use: AttackUse, problem: Problem) -> Json:
         "name": use.name,
         "use": use.entry.qualified,
         "with": use.config.model_dump(mode="json"),
-        "points": [asdict(point) for point in use.config.points()],
+        "points": _points(use),
         "scores": list(use.scored(problem)),
     }
+
+
+def _points(use: AttackUse) -> list[Json]:
+    with blame(cast(Entry, use.entry)):
+        return [asdict(point) for point in use.config.points()]
 
 
 @dataclass(frozen=True)

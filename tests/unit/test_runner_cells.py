@@ -109,14 +109,6 @@ def test_a_failing_cell_leaves_the_others(run: RunDir, tmp_path: Path) -> None:
     assert lines(log).count("a 2") == 1 and lines(log).count("b 2") == 1
 
 
-def test_kept_activations_go_when_all_is_done(run: RunDir, tmp_path: Path) -> None:
-    cells, log = make_cells("a", "b"), tmp_path / "log"
-    (run.kept / "weights").mkdir(parents=True)
-    fault = TrainingError("the loss is not finite", code="nan")
-    assert run_cells(cells, run, Work(log, a=fault)) == 1 and (run.kept / "weights").exists()
-    assert run_cells(cells, run, Work(log)) == 0 and not run.kept.exists()
-
-
 def test_an_unexpected_exception_is_a_bug_with_its_traceback_on_disk(run: RunDir, tmp_path: Path) -> None:
     cells, out = make_cells("a", "b"), io.StringIO()
     work = Work(tmp_path / "log", a=ZeroDivisionError("by zero"))

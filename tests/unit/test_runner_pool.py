@@ -82,6 +82,7 @@ def states(run: RunDir) -> dict[str, str]:
 
 def test_pool_of_two_with_every_kind_of_end(run: RunDir) -> None:
     cells = make_cells("fails", "dies", "exits", "ok", "base")
+    run.cell_dir(cells[1]).write_process_error({"code": "old", "message": "of an earlier run", "exit": 3})
     out = io.StringIO()
     assert run_cells(cells, run, unused, workers=2, command=command, progress=PlainProgress(out, interval=0.01)) == 1
     assert states(run) == {"fails": "failed", "dies": "failed", "exits": "failed", "ok": "done", "base": "done"}

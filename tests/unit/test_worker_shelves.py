@@ -14,6 +14,7 @@ from unlearn_suite.study import Cell
 from unlearn_suite.testing.tiny import save_tiny
 from unlearn_suite.worker.loaded import LoadedModel
 from unlearn_suite.worker.shelves import stage_shelf
+from unlearn_suite.worker.weights import made_of
 
 
 @pytest.fixture
@@ -45,8 +46,31 @@ def test_first_stages_of_a_model_share_and_later_ones_only_with_themselves(cell:
         folders.add(stage_shelf(dataclasses.replace(cell, precision="bf16"), 0, run, loaded).folder)
         folders.add(stage_shelf(_other_model(cell, tmp_path), 0, run, loaded).folder)
         assert len(folders) == 8
-        made = [first.from_disk("last-x", lambda: torch.ones(3), print) for _ in range(2)]
-        assert torch.equal(same.from_disk("last-x", lambda: torch.zeros(3), print), made[0])
+        assert first.get("last-x", "disk", print) is None
+        made = first.make("last-x", "disk", lambda: torch.ones(3))
+        assert torch.equal(same.make("last-x", "disk", lambda: torch.zeros(3)), made), "another made it meanwhile"
+        found = stage_shelf(cell, 0, run, loaded).get("last-x", "disk", print)
+        assert found is not None and torch.equal(found, made)
+
+
+def test_what_made_the_weights_counts_and_nothing_else(cell: Cell) -> None:
+    others: list[dict[str, Any]] = [
+        {"data": {"retain": ["other"]}},
+        {"plugins": {"mine": "2"}},
+        {"seed": 1},
+        {"stages": [{"use": "b", "with": {}, "train": {}}]},
+        {"chat": True},
+    ]
+    for other in others:
+        changed = dataclasses.replace(cell, **other)
+        assert made_of(changed, 0) == made_of(cell, 0), "nothing has been trained yet"
+        assert made_of(changed, 1) != made_of(cell, 1), other
+
+
+def test_a_model_that_changed_in_its_place_is_another(cell: Cell, tmp_path: Path) -> None:
+    before = made_of(cell, 0)
+    save_tiny(tmp_path / "model", seed=7)
+    assert made_of(cell, 0) != before
 
 
 def _other_model(cell: Cell, folder: Path) -> Cell:

@@ -19,6 +19,8 @@ _DISK = {
     errno.EDQUOT: "the disk quota is used up",
     errno.EROFS: "the disk is read-only",
     errno.EACCES: "permission denied",
+    errno.ENOTDIR: "a file stands where a folder is due",
+    errno.EEXIST: "a file stands where a folder is due",
 }
 
 

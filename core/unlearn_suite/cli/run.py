@@ -79,6 +79,8 @@ def run(
         code = _run(chosen, run_dir, catalog, plan.compute, files, sys.stderr if as_json else sys.stdout)
         if code in (INTERRUPTED, TERMINATED):
             return code
+        if code == OK:
+            run_dir.drop_kept()
         summary = _write_results(run_dir, cells)
         catalog.notify("on_run_end", run=run_dir.info, summary=summary)
         return _finish(plan, run_dir, summary, code, partial=len(chosen) < len(cells), as_json=as_json)
@@ -180,7 +182,7 @@ def _write_results(run_dir: RunDir, cells: list[Cell]) -> dict[str, Any]:
     from ..report import write_report, write_summary
     from ..store import write_records
 
-    write_records(run_dir, {cell.id for cell in cells})
+    write_records(run_dir, {cell.folder for cell in cells})
     summary: dict[str, Any] = json.loads(write_summary(run_dir.path).read_text(encoding="utf-8"))
     write_report(run_dir.path)
     return summary

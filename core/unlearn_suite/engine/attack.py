@@ -82,6 +82,7 @@ class AttackContext:
         self._before.setdefault(name, parameter.detach().clone())
         with torch.no_grad():
             parameter.copy_(values)
+        self._views.clear()
 
     def restore(self) -> None:
         """Undo every `put`."""
@@ -89,6 +90,7 @@ class AttackContext:
             for name, values in self._before.items():
                 self.parameters[name].copy_(values)
         self._before.clear()
+        self._views.clear()
 
 
 class Attack(Generic[A]):

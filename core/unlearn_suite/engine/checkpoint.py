@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.serialization import default_restore_location
 
 from ..errors import PrerequisiteError
 
@@ -40,8 +41,15 @@ def save(folder: Path, stage: int, step: int, state: Mapping[str, Any]) -> Path:
     return target
 
 
-def latest(folder: Path, stage: int, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """The newest checkpoint of a stage that is whole; broken ones are named and passed over."""
+def latest(folder: Path, stage: int, device: torch.device, warn: Callable[[str], None]) -> dict[str, Any] | None:
+    """The newest checkpoint of a stage that is whole; broken ones are named and passed over.
+
+    What was on a GPU comes back on `device`, whatever that is.
+    """
+
+    def place(storage: Any, where: str) -> Any:
+        return default_restore_location(storage, "cpu" if where == "cpu" else str(device))
+
     paths = _files(folder, stage)
     while paths:
         path = paths.pop()
@@ -50,7 +58,7 @@ def latest(folder: Path, stage: int, warn: Callable[[str], None]) -> dict[str, A
             instead = "using the one before it" if paths else "there is none before it, the stage begins anew"
             warn(f"checkpoint {path.name} is damaged: {instead}")
             continue
-        state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=place, weights_only=True)
         return state
     return None
 

@@ -86,8 +86,9 @@ class StageContext:
     optimizer: Optimizer = field(init=False)
     report: StageReport = field(init=False)
     micro_batch: int | None = field(init=False)
-    whole_batch: bool = field(default=False, init=False)
     """examples per role and forward pass: the plan's, or fewer where they did not fit into memory"""
+    whole_batch: bool = field(default=False, init=False)
+    """a batch is never cut: see `require_whole_batch`"""
 
     def __post_init__(self) -> None:
         self.report = StageReport(self.artifacts)

@@ -37,7 +37,8 @@ class EditedView(View):
         for index, block in blocks.items():
             block.forward = _edited(block, self._edits[index])
         try:
-            yield
+            with self._replay.eager():
+                yield
         finally:
             for block in blocks.values():
                 del block.forward

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
@@ -30,7 +31,12 @@ def hold_out(
     if stop.role is not None:
         return examples, ordered[: stop.examples]
     most = min(stop.examples, int(MOST * len(ordered)))
-    units = {e.unit or e.id for e in ordered[:most]}
+    sizes = Counter(e.unit or e.id for e in ordered)
+    units: set[str] = set()
+    for unit in dict.fromkeys(e.unit or e.id for e in ordered):  # in the order of their hashes, those that fit
+        if sizes[unit] <= most:
+            units.add(unit)
+            most -= sizes[unit]
     kept = [e for e in examples[role] if (e.unit or e.id) not in units]
     if not units or not kept:
         raise TrainingError(

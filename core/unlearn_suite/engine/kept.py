@@ -19,7 +19,7 @@ from ..errors import PrerequisiteError
 from ..models.memory import free_memory
 from .batch import Batch, RoleData
 from .chunks import Chunk, cut, padded
-from .shelf import Shelf
+from .shelf import Shelf, Where
 
 What = int | Literal["last", "logprobs"]
 """a block's output, the LM head's input, or the log-probs of the tokens"""
@@ -66,7 +66,7 @@ class Kept:
             new = [e for e in data.encoded if e.key not in self._home]
             role = _Role(data.role, tuple(cut(new)))
             self._home |= {e.key: (chunk, role) for chunk in role.chunks for e in chunk.encoded}
-        self._places: dict[tuple[str, What], Literal["memory", "disk"]] = {}
+        self._places: dict[tuple[str, What], Where] = {}
         self._drop_others()
         free = free_memory(torch.device("cpu"))
         self._free = free if free is not None else 0
@@ -97,34 +97,37 @@ class Kept:
         """[N, D] (or [N]) of a chunk's real tokens, on the CPU."""
         place = self._places.get((role.name, what)) or self._choose(role, what)
         name = _name(what, chunk)
+        found = self._shelf.get(name, place, self._warn)
+        if found is not None:
+            return found
+        known = self._known(chunk, role, what)
 
         def build() -> Tensor:
-            return self._build(chunk, role, what)
+            with torch.no_grad():
+                return chunk.pack(self._compute(chunk.batch().to(self._like.device), what, known))
 
-        if place == "memory":
-            return self._shelf.from_memory(name, build)
-        return self._shelf.from_disk(name, build, self._warn)
+        return self._shelf.make(name, place, build)
 
-    def _build(self, chunk: Chunk, role: _Role, what: What) -> Tensor:
-        """Go on from the deepest thing that is kept for the role: the same bits as from the start."""
-        known: dict[What, Tensor] = {}
+    def _known(self, chunk: Chunk, role: _Role, what: What) -> dict[What, Tensor]:
+        """The deepest thing that is kept for the role, to go on from: the same bits as from the start."""
         below = [w for r, w in self._places if r == role.name and _depth(w) < _depth(what)]
-        if below:
-            deepest = max(below, key=_depth)
-            known[deepest] = chunk.unpack(self._packed(chunk, role, deepest)).to(self._like.device)
-        with torch.no_grad():
-            return chunk.pack(self._compute(chunk.batch().to(self._like.device), what, known))
+        if not below:
+            return {}
+        deepest = max(below, key=_depth)
+        return {deepest: chunk.unpack(self._packed(chunk, role, deepest)).to(self._like.device)}
 
-    def _choose(self, role: _Role, what: What) -> Literal["memory", "disk"]:
+    def _choose(self, role: _Role, what: What) -> Where:
         """Memory or disk for one thing of one role, said before anything is computed."""
         place = self._place
         each = 4 if what == "logprobs" else self._width * self._like.dtype.itemsize
         size = each * sum(chunk.tokens for chunk in role.chunks)
+        missing = each * sum(c.tokens for c in role.chunks if _name(what, c) not in self._shelf.memory)
         if place == "auto":
-            place = "memory" if size <= self._left or self._shelf.folder is None else "disk"
+            place = "memory" if missing <= self._left or self._shelf.folder is None else "disk"
         if place == "memory":
-            self._check_room(size, self._free, "memory")
-            self._left -= size
+            self._check_room(missing, self._free, "memory")
+            self._free -= missing
+            self._left -= missing
         else:
             new = sum(each * c.tokens for c in role.chunks if not self._shelf.path(_name(what, c)).exists())
             self._check_room(new, self._free_disk(), "disk")
@@ -137,7 +140,7 @@ class Kept:
         folder.mkdir(parents=True, exist_ok=True)
         return shutil.disk_usage(folder).free
 
-    def _check_room(self, size: int, free: int, where: Literal["memory", "disk"]) -> None:
+    def _check_room(self, size: int, free: int, where: Where) -> None:
         if free and size > free:
             raise PrerequisiteError(
                 f"keeping activations needs {_size(size)} and {_size(free)} of {where} are free",

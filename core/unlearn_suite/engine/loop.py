@@ -251,7 +251,7 @@ def stage_state(ctx: StageContext, job: StageJob, step: int, watch: Watch) -> di
 
 
 def _resume(ctx: StageContext, job: StageJob, watch: Watch) -> int:
-    state = checkpoint.latest(job.checkpoints, job.index, job.services.warn)
+    state = checkpoint.latest(job.checkpoints, job.index, ctx.device, job.services.warn)
     if state is None:
         job.on_resume(0)
         return 0

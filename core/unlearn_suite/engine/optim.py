@@ -92,10 +92,11 @@ class Optimizer:
             index: {key: placed_like(value, masters[index]) for key, value in entry.items()}
             for index, entry in state["adamw"]["state"].items()
         }
-        kernels = [{key: group[key] for key in _KERNELS if key in group} for group in self._adamw.param_groups]
-        self._adamw.load_state_dict({**state["adamw"], "state": moments})
-        for group, kernel in zip(self._adamw.param_groups, kernels, strict=True):
-            group.update(kernel)
+        groups = [
+            {**saved, **{key: own[key] for key in _KERNELS if key in own}}
+            for saved, own in zip(state["adamw"]["param_groups"], self._adamw.param_groups, strict=True)
+        ]
+        self._adamw.load_state_dict({"state": moments, "param_groups": groups})
         with torch.no_grad():
             for name, master in state["masters"].items():
                 self._masters[name].copy_(placed_like(master, self._masters[name]))

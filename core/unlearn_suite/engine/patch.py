@@ -30,7 +30,11 @@ def tensor_hash(tensor: Tensor) -> str:
 def save(path: Path, model: nn.Module, original: Mapping[str, Tensor], provenance: Mapping[str, Any]) -> None:
     """Write the current values of the tensors in `original` that differ from it (atomically)."""
     now = dict(model.named_parameters())
-    changed = {n: now[n].detach().cpu().contiguous() for n, t in original.items() if not torch.equal(now[n], t)}
+    changed = {
+        n: now[n].detach().cpu().contiguous()
+        for n, t in original.items()
+        if not torch.equal(now[n], t.to(now[n].device))
+    }
     base = {name: tensor_hash(original[name]) for name in changed}
     metadata = {
         "format": FORMAT,

@@ -185,6 +185,15 @@ class Replay:
             self.base(input_ids=ids, use_cache=False)
         self.block_calls = calls
 
+    @contextmanager
+    def eager(self) -> Iterator[None]:
+        """Inside, no block runs as compiled code: for the time that blocks are other ones than those compiled."""
+        before, self.compile_blocks = self.compile_blocks, False
+        try:
+            yield
+        finally:
+            self.compile_blocks = before
+
     def _compiles(self) -> bool:
         """Not where operators are watched (FLOPs are counted): compiled code hides them."""
         watched = bool(torch.utils._python_dispatch._get_current_dispatch_mode_stack())

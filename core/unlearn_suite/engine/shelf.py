@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import PrerequisiteError
 
 Build = Callable[[], Tensor]
+Where = Literal["memory", "disk"]
 
 
 @dataclass
@@ -23,7 +24,8 @@ class Shelf:
     values there: the same base weights, precision, device and versions.
 
     `memory` lives as long as its owner; `folder` holds one safetensors file a name. `lock(name)` is held while
-    a file is read for the first time or made, for other processes that use the folder.
+    a file is read for the first time or made, for other processes that use the folder; never two at a time, so names
+    may share one.
     """
 
     memory: dict[str, Tensor] = field(default_factory=dict)
@@ -31,26 +33,35 @@ class Shelf:
     lock: Callable[[str], AbstractContextManager[Any]] = lambda name: nullcontext()
     _open: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
-    def from_memory(self, name: str, build: Build) -> Tensor:
-        if name not in self.memory:
-            self.memory[name] = build()
-        return self.memory[name]
-
-    def from_disk(self, name: str, build: Build, warn: Callable[[str], None]) -> Tensor:
-        """A tensor that is mapped, not read; a damaged file is named in a warning and made again."""
+    def get(self, name: str, where: Where, warn: Callable[[str], None]) -> Tensor | None:
+        """A tensor (from disk: mapped, not read) or None; a damaged file is named in a warning and counts as none."""
+        if where == "memory":
+            return self.memory.get(name)
         if name not in self._open:
             path = self.path(name)
             with self.lock(name):
                 found = _read(path, warn)
-                if found is None:
-                    _write(path, build())
-                    found = _read(path, warn)
             if found is None:
-                raise PrerequisiteError(
-                    "kept activations that were just written read back differently", code="disk", where=str(path)
-                )
+                return None
             self._open[name] = found
         return self._open[name]
+
+    def make(self, name: str, where: Where, build: Build) -> Tensor:
+        """What `get` had not. `build` runs under the name's lock, so it must ask for no other name on disk."""
+        if where == "memory":
+            self.memory[name] = build()
+            return self.memory[name]
+        path = self.path(name)
+        with self.lock(name):
+            found = _read(path)  # another process may have made it meanwhile
+            if found is None:
+                _write(path, build())
+                found = _read(path)
+        if found is None:
+            message = "kept activations that were just written read back differently"
+            raise PrerequisiteError(message, code="disk", where=str(path))
+        self._open[name] = found
+        return found
 
     def path(self, name: str) -> Path:
         if self.folder is None:
@@ -62,7 +73,7 @@ class Shelf:
         return self.folder / f"{name}.safetensors"
 
 
-def _read(path: Path, warn: Callable[[str], None]) -> Tensor | None:
+def _read(path: Path, warn: Callable[[str], None] = lambda text: None) -> Tensor | None:
     from safetensors import SafetensorError, safe_open
 
     if not path.exists():

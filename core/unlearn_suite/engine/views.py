@@ -52,9 +52,10 @@ class View:
             self._replay.shape.check_block(block)
         if not batch.examples:
             return {block: self._nothing(batch, self._replay.shape.hidden_size) for block in wanted}
-        low = [b for b in wanted if b < self._prefix.lowest]
+        shared = min([self._prefix.lowest, *self._given.get(batch, {})])
+        low = [b for b in wanted if b < shared]
         result = self._prefix.outputs(batch, low) if low else {}
-        if high := [b for b in wanted if b >= self._prefix.lowest]:
+        if high := [b for b in wanted if b >= shared]:
             trail = self._trail(batch)
             self._reach(batch, trail, high)
             result |= {b: trail.outputs[b] for b in high}
@@ -185,7 +186,7 @@ class View:
         self._trail(batch).take(Trail(outputs, known.get("last")))
 
     def _reach(self, batch: Batch, trail: Trail, blocks: Iterable[int]) -> None:
-        """Have the outputs of `blocks`, none of them in the prefix, in the trail.
+        """Have the outputs of `blocks`, none of them taken from the prefix, in the trail.
 
         The outputs on the way are held too: no order of readings computes a block twice.
         """
@@ -214,8 +215,8 @@ class View:
 
     def _nothing(self, batch: Batch, size: int) -> Tensor:
         """[0, T, size] for a batch without examples."""
-        like = next(self._replay.model.parameters())
-        return like.new_zeros((*batch.input_ids.shape, size))
+        dtype = next(self._replay.model.parameters()).dtype
+        return torch.zeros((*batch.input_ids.shape, size), dtype=dtype, device=batch.input_ids.device)
 
     def _trail(self, batch: Batch) -> Trail:
         """This batch's trail, a fresh one if the weights have changed since."""

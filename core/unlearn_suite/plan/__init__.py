@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .load import load_plan, peek_plugins
+from .load import load_plan
 from .model import Arm, DataUse, Gate, MetricUse, Model, Plan, Problem, Stage
 from .schema import plan_schema
 from .show import dump_resolved, resolved
@@ -18,7 +18,6 @@ __all__ = [
     "Stage",
     "dump_resolved",
     "load_plan",
-    "peek_plugins",
     "plan_schema",
     "resolved",
 ]

@@ -230,8 +230,13 @@ def _placed(value: Any, node: Node, faults: Faults) -> Any:
 
 def existing(path: Path, node: Node, faults: Faults) -> Path:
     """A path of a plan, absolute; notes a fault when nothing is there."""
-    full = (node.folder / path.expanduser()).resolve()
-    if not full.exists():
+    try:
+        full = (node.folder / path.expanduser()).resolve()
+        there = full.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a user that is not known, a null character
+        faults.add(node.at, f"{str(path)[:60]!r} is no path: {error}", "plan-missing-file", "check the path")
+        return path
+    if not there:
         beside = [entry.name for entry in full.parent.iterdir()] if full.parent.is_dir() else []
         hint = suggest(full.name, beside) or "check the path"
         faults.add(node.at, f"there is no file or folder {str(full)!r}", "plan-missing-file", hint)

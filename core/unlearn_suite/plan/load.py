@@ -21,15 +21,6 @@ DEFAULT_MODEL = Model("smol", {"asset": "smollm2-135m-instruct"})
 CatalogSource = CatalogLike | Callable[[Sequence[Path]], CatalogLike]
 
 
-def peek_plugins(path: Path) -> list[Path]:
-    """The plugin files a plan names, absolute. Raises PlanErrors when the plan cannot be read."""
-    faults = Faults()
-    root = read_yaml(path, faults)
-    found = _plugin_files(root, faults) if root else []
-    faults.stop(str(path))
-    return found
-
-
 def load_plan(path: Path, catalog: CatalogSource, *, assets: Collection[str] | None = None) -> Plan:
     """Read, check and resolve a plan.
 
@@ -126,7 +117,7 @@ def _problems(root: Node, resolver: Resolver) -> tuple[tuple[Problem, ...], list
         if problem is None:
             continue
         problems.append(problem)
-        if arms is None and problem.default is None and not len(resolver.faults):
+        if (arms is None or arms.value is None) and problem.default is None and not len(resolver.faults):
             message = f"problem {label!r} brings no default arm"
             resolver.faults.add(child.at, message, "plan-arm", "write `arms` into the plan")
     return tuple(problems), labels

@@ -132,10 +132,10 @@ class RunData:
             head = self._object(lambda folder=folder: folder.cell)  # type: ignore[misc]
             if head:
                 cells.append(CellData(folder, head, folder.status))
-        place = _plan_order(self.run, self.lock)
+        place = _plan_order(self.lock)
         # an earlier version of the plan may have left cells that this one does not ask for
-        cells = [c for c in cells if c.cell.get("id") in place] or cells
-        cells.sort(key=lambda c: (place.get(c.cell.get("id")), not c.is_base, c.problem, c.model, c.arm, c.seed))
+        cells = [c for c in cells if c.folder.path.name in place] or cells
+        cells.sort(key=lambda c: (place.get(c.folder.path.name), not c.is_base, c.problem, c.model, c.arm, c.seed))
         self.cells = tuple(cells)
         self._rows: dict[Path, list[Json]] = {}
 
@@ -213,14 +213,9 @@ class RunData:
         return self._rows[path]
 
 
-def _plan_order(run: Json, lock: Json) -> dict[Any, int]:
-    """Cell id -> its place in the plan; {} when the run does not list its cells."""
-    ids = [_cell_id(c) for source in (lock, run) for c in source.get("cells") or []]
-    return {cell_id: i for i, cell_id in reversed(list(enumerate(ids)))}
-
-
-def _cell_id(item: Any) -> str:
-    return str(item.get("id") if isinstance(item, Mapping) else item)
+def _plan_order(lock: Json) -> dict[str, int]:
+    """Folder of a cell -> its place in the plan; {} when the resolved plan does not list its cells."""
+    return {str(item.get("folder")): i for i, item in enumerate(lock.get("cells") or []) if isinstance(item, Mapping)}
 
 
 def groups_of(cells: Sequence[CellData]) -> Iterator[tuple[str, str, list[CellData]]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import BUG, PrerequisiteError, SuiteError
 from ..study import Cell
-from .contracts import CellStore, Execute, Notifier, Outcome, RunStore, State
+from .contracts import CellStore, Execute, Notifier, Outcome, RunStore
 from .progress import Progress
 
 
@@ -93,8 +93,7 @@ def _attempt(cell: Cell, cell_dir: CellStore, work: Callable[[], None], progress
         return Outcome(cell, "failed", as_json(found))
     with suppress(OSError):
         (cell_dir.path / "error.txt").unlink(missing_ok=True)
-    state: State = "done"
-    return Outcome(cell, state)
+    return Outcome(cell, "done")
 
 
 def as_suite_error(error: BaseException) -> SuiteError | None:

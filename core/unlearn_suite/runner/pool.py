@@ -127,6 +127,7 @@ class Worker:
         self.cell_dir = self.run.cell_dir(self.cell)
         self.cell_dir.set_status(state="pending", error=None)
         self.cell_dir.write_progress({})
+        self.cell_dir.write_process_error(None)
         self.started = time.monotonic()
         with self.log_path.open("wb") as log:
             self.process = self._start(log)

@@ -54,10 +54,7 @@ def run_cells(
             progress.end_run()
     stopped = bool(stop.code) and (len(outcomes) < len(todo) or any(o.state == "interrupted" for o in outcomes))
     progress.say(closing_line(len(cells), len(cells) - len(todo), outcomes))
-    code = stop.code if stopped else exit_code(outcomes, len(cells) - len(todo))
-    if code == OK:
-        run.drop_kept()
-    return code
+    return stop.code if stopped else exit_code(outcomes, len(cells) - len(todo))
 
 
 def _run_here(

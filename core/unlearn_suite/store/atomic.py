@@ -24,6 +24,8 @@ _REASONS = {
     errno.EACCES: ("not-writable", "no permission to write here", "choose a folder that you may write to"),
     errno.EPERM: ("not-writable", "no permission to write here", "choose a folder that you may write to"),
     errno.EROFS: ("not-writable", "the file system is read-only", "choose a folder that you may write to"),
+    errno.ENOTDIR: ("not-a-folder", "a file stands where a folder is due", "choose another folder"),
+    errno.EEXIST: ("not-a-folder", "a file stands where a folder is due", "choose another folder"),
 }
 
 

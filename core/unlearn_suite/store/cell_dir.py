@@ -186,16 +186,13 @@ class CellDir:
     def samples_path(self, entry: str) -> Path:
         return self.path / "samples" / f"{file_name(entry)}.jsonl"
 
-    def write_scores(
-        self, entry: str, rows: Sequence[Mapping[str, Any]], samples: Sequence[Mapping[str, Any]] | None = None
-    ) -> None:
+    def write_scores(self, entry: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write all rows of a metric entry at once; the scores file exists only when they are complete.
 
-        A row is a metric's `Row` as a dict (id, values, weight, group, unit, sample). Without `samples`
-        the rows' own non-empty samples are taken.
+        A row is a metric's `Row` as a dict (id, values, weight, group, unit, sample); samples
+        that are not empty go into a file of their own.
         """
-        if samples is None:
-            samples = [{"id": row["id"], **row["sample"]} for row in rows if row.get("sample")]
+        samples = [{"id": row["id"], **row["sample"]} for row in rows if row.get("sample")]
         scores = [{**_score_row(row), "values": dict(row["values"])} for row in rows]
         write_bytes(self.samples_path(entry), jsonl_bytes(samples))
         write_bytes(self.scores_path(entry), jsonl_bytes(scores))

@@ -21,13 +21,13 @@ COLUMNS = (*WORDS[:5], "seed", *WORDS[5:], "weight", "score")
 def write_records(run: RunDir, cells: Collection[str] | None = None) -> Path:
     """Write results/records.parquet from every score that is on disk, finished cell or not, and return its path.
 
-    `cells`: only cells with these ids (None: all that the run holds). Words are dictionary-encoded, `seed`
+    `cells`: only cells with these folder names (None: all that the run holds). Words are dictionary-encoded, `seed`
     is int64, `weight` and `score` are float64 (a score may be NaN).
     """
     import pyarrow.parquet as pq
 
     path = run.path / "results" / "records.parquet"
-    tables = [_table(run, cell_dir) for cell_dir in run.cells() if cells is None or cell_dir.cell["id"] in cells]
+    tables = [_table(run, cell_dir) for cell_dir in run.cells() if cells is None or cell_dir.path.name in cells]
     table = _concat(tables)
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")

@@ -102,10 +102,6 @@ class RunDir:
         data: Json = read_json(self.path / "run.json")
         return data
 
-    def update(self, **fields: Any) -> None:
-        """Merge `fields` into run.json."""
-        write_json(self.path / "run.json", {**self.info, **fields})
-
     def event(self, kind: str, **fields: Any) -> None:
         """Add one row {"time", "event", ...} to events.jsonl."""
         from filelock import FileLock

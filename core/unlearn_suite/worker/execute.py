@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from ..engine.distributed import here
 from ..errors import SuiteError
 from ..evaluate.encode import Encoder, max_length_of
+from ..plugins.entry import KINDS
+from ..study import check_versions
 from .attacking import attack_cell
 from .beginning import Interrupted, begin
 from .data_checks import check_lengths
@@ -31,6 +33,7 @@ def execute(cell: Cell, cell_dir: CellDir, catalog: Catalog, run: RunDir, progre
 
     Raises `SuiteError` for what the user can mend, `KeyboardInterrupt` after a requested stop.
     """
+    check_versions(cell.plugins, (e for kind in KINDS for e in catalog.entries(kind)), cell.folder)
     clock = _Clock(cell_dir)
     inputs = Inputs(cell, catalog)
     with clock("load"):

@@ -12,6 +12,7 @@ from ..evaluate.text import text_statistics
 from ..store.atomic import write_json
 from ..study import digest
 from .loaded import chat_of
+from .weights import made_of
 
 if TYPE_CHECKING:
     from ..runner.progress import Progress
@@ -27,11 +28,7 @@ class StageServices:
         self._run = run
         self._loaded = loaded
         self._progress = progress
-        earlier: dict[str, Any] = {"stages": cell.stages[:stage], "seed": cell.seed} if stage else {}
-        if cell.start["from"] != "original":
-            earlier |= {"start": cell.start.get("key") or ["random", cell.seed]}
-        self._weights = {"model": cell.model_ref, "precision": cell.precision, **earlier}
-        self._weights |= {"chat": True} if cell.chat else {}
+        self._weights = {**made_of(cell, stage), "chat": cell.chat}
         self._chat = chat_of(cell, loaded.tokenizer)
 
     def sample(

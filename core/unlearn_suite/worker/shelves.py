@@ -16,8 +16,8 @@ import torch
 import transformers
 
 from ..engine.shelf import Shelf
-from ..models.identity import identity
 from ..study import digest
+from .weights import made_of
 
 if TYPE_CHECKING:
     from ..store import RunDir
@@ -41,14 +41,9 @@ def stage_shelf(cell: Cell, stage: int, run: RunDir, loaded: LoadedModel) -> She
 def _weights(cell: Cell, stage: int, loaded: LoadedModel) -> dict[str, Any]:
     """Everything beside the token ids that decides the bits of an activation."""
     device = loaded.device
-    before = {"stages": cell.stages[:stage], "seed": cell.seed, "data": cell.data} if stage else {}
-    if cell.start["from"] != "original":
-        before |= {"start": cell.start.get("key") or ["random", cell.seed]}
     return {
-        "model": identity(cell.model_ref),
-        "precision": cell.precision,
+        **made_of(cell, stage),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "versions": [torch.__version__, transformers.__version__],
-        **before,
     }

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from unlearn_suite import Config, Example, Loss, LossObjective, Objective, Requirements, TrainingError, text_statistics
+from unlearn_suite.engine.diagnostics.detector import Alarm
 from unlearn_suite.engine.loop import StageJob, run_stage
 from unlearn_suite.specs import Diagnostics, Train
 from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
@@ -222,3 +223,8 @@ def test_a_stage_without_steps_is_measured_at_the_end(examples, tmp_path):
     _, _, result, _ = run({**examples, "other": [Example("o", "more text")]}, tmp_path, Gentle(Config()), steps=0)
     assert result.closing["diag_retain_kl"] == pytest.approx(0.0, abs=1e-7)
     assert "diag_changed" not in result.closing and result.closing["diag_moved"] == 0.0
+
+
+def test_no_number_is_alarming():
+    for alarm in (Alarm("a", at_most=1.0), Alarm("b", at_least=1.0)):
+        assert alarm.fires(math.nan) and alarm.excess(math.nan) > alarm.excess(1e9)

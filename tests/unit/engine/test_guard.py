@@ -155,13 +155,17 @@ def test_a_first_reading_that_is_bad_leaves_the_model_and_an_empty_patch(tmp_pat
 def test_held_out_text_is_whole_units_of_a_quarter_at_most_and_never_trained_on():
     examples = texts()
     trained, held = hold_out(examples, Stop(retain_kl=1, examples=5))
-    assert len(held) == 6 and len(trained["retain"]) == 18 and trained["forget"] is examples["forget"]
+    assert len(held) == 4 and len(trained["retain"]) == 20 and trained["forget"] is examples["forget"]
     assert not {e.unit for e in held} & {e.unit for e in trained["retain"]}
     assert len(hold_out(examples, Stop(retain_kl=1, examples=500))[1]) == 6
+    sizes = [10, 10, 3, 1]  # units of many texts, such as the passages of a document
+    passages = [Example(f"p{u}.{i}", "rain", unit=f"u{u}") for u, size in enumerate(sizes) for i in range(size)]
+    _, held = hold_out({**examples, "retain": passages}, Stop(retain_kl=1))
+    assert {e.unit for e in held} == {"u2", "u3"}
     assert hold_out(examples, None) == (examples, ())
     other, held = hold_out({**examples, "general": examples["forget"]}, Stop(retain_kl=1, role="general", examples=3))
     assert other["retain"] == examples["retain"] and len(held) == 3
-    for bad in ({"forget": examples["forget"]}, {"retain": examples["retain"][:2]}):
+    for bad in ({"forget": examples["forget"]}, {"retain": examples["retain"][:2]}, {"retain": passages[:20]}):
         with pytest.raises(TrainingError):
             hold_out(bad, Stop(retain_kl=1))
 

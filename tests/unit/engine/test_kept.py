@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -103,6 +104,22 @@ def test_memory_and_disk_and_a_resumed_run_give_the_same_bits(dtype, examples, t
         assert_same_bits(weights, resumed)
 
 
+def test_no_lock_is_held_while_another_is_taken(examples, tmp_path, services):
+    """Names share locks, and two processes wait for one another's."""
+    held: list[str] = []
+
+    @contextmanager
+    def lock(name):
+        assert not held, f"{name} is asked for under the lock of {held}"
+        held.append(name)
+        yield
+        held.remove(name)
+
+    shelf = Shelf(folder=tmp_path / "kept", lock=lock)
+    ours, *_ = run(examples, tmp_path / "one", services, "disk", shelf=shelf)
+    assert ours == run(examples, tmp_path / "two", services, "memory")[0]
+
+
 def test_a_second_stage_reads_what_the_first_left(examples, tmp_path, services):
     shelf = Shelf()
     first, weights, one = run(examples, tmp_path / "one", services, "auto", shelf=shelf)
@@ -114,6 +131,16 @@ def test_a_second_stage_reads_what_the_first_left(examples, tmp_path, services):
     before = set(shelf.memory)
     run(other, tmp_path / "three", services, "auto", shelf=shelf)
     assert not before & set(shelf.memory), "what belongs to other examples must go"
+
+
+def test_what_is_in_memory_already_needs_no_more_room(examples, tmp_path, services, monkeypatch):
+    shelf = Shelf()
+    run(examples, tmp_path / "one", services, "memory", shelf=shelf)
+    used = sum(t.numel() * t.element_size() for t in shelf.memory.values())
+    monkeypatch.setattr(kept, "free_memory", lambda device: used // 2)
+    run(examples, tmp_path / "two", services, "memory", shelf=shelf)
+    with pytest.raises(PrerequisiteError, match="memory are free"):
+        run(examples, tmp_path / "three", services, "memory")
 
 
 def test_a_damaged_file_is_noticed_and_made_again(examples, tmp_path, services):

@@ -147,6 +147,20 @@ def test_with_hidden_goes_on_from_what_is_given(arch, block, make_batch):
         torch.testing.assert_close(found[mask], outputs[later][mask], rtol=1e-5, atol=1e-5)
 
 
+def test_with_hidden_below_the_trained_blocks(make_batch):
+    model = tiny_model("llama")
+    shape = ModelShape.of(model)
+    policy = ModelViews(model, shape, shape.select("mlp_out", [3])).policy
+    batch = make_batch([5, 9], seed=4)
+    h = (policy.hidden(batch, [1])[1] + 1.0).detach().requires_grad_()
+    twin = policy.with_hidden(batch, 1, h)
+    found = policy.hidden(twin, [0, 1, 2, 3])
+    before = policy.hidden(batch, [0, 2])
+    assert torch.equal(found[1], h) and torch.equal(found[0], before[0])
+    assert not torch.allclose(found[2], before[2], atol=1e-2)
+    assert torch.autograd.grad(found[2].sum(), [h])[0].abs().sum() > 0
+
+
 def test_per_token_hands_over_what_is_given_row_by_row(make_batch, monkeypatch):
     from unlearn_suite.engine import views as module
 

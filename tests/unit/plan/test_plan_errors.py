@@ -88,6 +88,8 @@ def test_top_level(said: Said, tmp_path: Path, text: str, line: str) -> None:
         ("{hf: a/b}", "3:16: `hf` needs `revision`, the commit to use, and only `hf` takes it"),
         ("{asset: a, revision: main}", "only `hf` takes it"),
         ("{path: nowhere}", "3:23: there is no file or folder"),
+        ("{path: ~nobody-of-this-name/x}", "3:23: '~nobody-of-this-name/x' is no path"),
+        ("{path: " + "x" * 400 + "}", "3:23: 'xxx"),
         ("{assett: a}", "3:17: unknown key 'assett' (did you mean 'asset'?)"),
         ("{asset: smol135}", "3:24: there is no model asset 'smol135' (known assets: smollm2-135m-instruct)"),
         ("{hf: a/b, revision: 12345}", "3:36: 'revision': expected text, found 12345 (put it in quotes)"),

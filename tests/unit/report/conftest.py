@@ -94,12 +94,12 @@ class MadeRun:
         self.run = RunDir.open(root, name, ["unlearn-suite", "run", "quickstart.yaml"])
         self.path = self.run.path
         self.items = items
-        self.ids: list[Json] = []
+        self.listed: list[Json] = []
 
     def cell(self, problem: str, arm: str, seed: int, **status: Any) -> CellDir:
         metrics = [m | {"key": m["key"].format(seed=seed)} for m in PROBLEMS[problem]["metrics"]]
         head = {
-            "id": f"{len(self.ids):010x}",
+            "id": f"{len(self.listed):010x}",
             "problem": problem,
             "model": "smol",
             "arm": arm,
@@ -109,8 +109,8 @@ class MadeRun:
             "plugins": {"unlearn-suite": "0.1.0"},
             "summary": {"problem": PROBLEMS[problem]["summary"]},
         }
-        self.ids.append({"id": head["id"]})
         folder = self.run.cell_dir(head)
+        self.listed.append({"id": head["id"], "folder": folder.path.name})
         seconds = {"load": 2.1, "train": 0.0 if arm == "base" else 93.4, "score": 71.25}
         folder.set_status(**{"state": "done", "seconds": seconds, "error": None, **status})
         return folder
@@ -184,7 +184,7 @@ class MadeRun:
 
     def close(self) -> Path:
         plan = "plan: 1\nname: quickstart\nproblems: [everyday-knowledge, everyday-toxicity]\nseeds: [0, 1]\n"
-        self.run.save_plan(plan, {"name": "quickstart", "cells": self.ids})
+        self.run.save_plan(plan, {"name": "quickstart", "cells": self.listed})
         self.run.close()
         return self.path
 

@@ -90,9 +90,22 @@ def test_a_run_without_cells_and_a_folder_that_is_no_run(made: Any, tmp_path: Pa
 def test_cells_of_an_earlier_plan_are_left_out(made: Any) -> None:
     made.score(made.cell("everyday-knowledge", "base", 0))
     made.score(made.cell("everyday-knowledge", "cosine-rmu", 0))
-    made.ids.pop()
+    made.listed.pop()
     arms = {r["arm"] for r in json.loads(write_summary(made.close()).read_text())["results"]}
     assert arms == {"base"}
+
+
+def test_of_an_arm_that_was_renamed_only_the_new_name_is_shown(made: Any) -> None:
+    made.score(made.cell("everyday-knowledge", "base", 0))
+    old = made.cell("everyday-knowledge", "cosine-rmu", 0)
+    made.score(old)
+    made.listed.pop()  # its id is the new one's
+    new = made.run.cell_dir({**old.cell, "arm": "gradient-ascent"})
+    new.set_status(state="done", error=None)
+    made.listed.append({"id": old.cell["id"], "folder": new.path.name})
+    made.score(new)
+    arms = {r["arm"] for r in json.loads(write_summary(made.close()).read_text())["results"]}
+    assert arms == {"base", "gradient-ascent"}
 
 
 def test_a_page_of_twenty_thousand_rows_takes_seconds(build: Callable[..., Path], tmp_path: Path) -> None:

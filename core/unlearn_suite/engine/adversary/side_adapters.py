@@ -33,6 +33,7 @@ def side_adapters(replay: Replay, rank: int, generator: torch.Generator) -> Iter
         raise PlanError("the blocks have no linear map an adapter could stand on", code="lora-tensor")
     found: dict[str, nn.Parameter] = {}
     with ExitStack() as stack:
+        stack.enter_context(replay.eager())  # compiled code does not see hooks that are added later
         for path, module in linear.items():
             a, b = _pair(module, rank, generator)
             module.register_parameter(A_NAME, a)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -29,12 +30,15 @@ class Alarm:
     at_most: float | None = None
 
     def fires(self, value: float) -> bool:
-        return (self.at_least is not None and value < self.at_least) or (
-            self.at_most is not None and value > self.at_most
+        # written so that a reading that is no number is alarming
+        return (self.at_least is not None and not value >= self.at_least) or (
+            self.at_most is not None and not value <= self.at_most
         )
 
     def excess(self, value: float) -> float:
-        """How far the value is towards the alarm; larger is worse."""
+        """How far the value is towards the alarm; larger is worse, and no number the worst."""
+        if math.isnan(value):
+            return math.inf
         low = self.at_least - value if self.at_least is not None else float("-inf")
         high = value - self.at_most if self.at_most is not None else float("-inf")
         return max(low, high)

@@ -51,7 +51,7 @@ class StageEstimate:
 
     `peak_bytes` by phase (setup, train, finish) is what torch has allocated, weights included; `resident_bytes` what
     a Linux process keeps in RAM for it when it trains on the CPU (`heap.py`). `flops`: of all steps;
-    `setup_flops`: of `setup` and `finish`. `trained`: numbers that are trained, `changed`: the tensors they are in.
+    `setup_flops`: of `setup` and `finish`. `changed`: the tensors that are trained.
     `host_bytes`: what a checkpoint takes in RAM while it is written. `kept_bytes`: of what is kept of the base
     model, in RAM or on disk. `weight_bytes`: of the part of the model that is in memory. `checkpoint_bytes`: of
     one checkpoint; `checkpoint_disk`: of all that lie there at once. `patch_bytes`: of the result.
@@ -64,7 +64,6 @@ class StageEstimate:
     resident_bytes: Mapping[str, int]
     flops: int
     setup_flops: int
-    trained: int
     changed: tuple[str, ...]
     host_bytes: int
     kept_bytes: int
@@ -119,7 +118,7 @@ class _Traced:
         scale = self.family.scale
         measured = play([run.tape for run in runs], scale)
         state = sum(scale.full(a, b)[0] for a, b in zip(runs[0].state, runs[1].state, strict=True))
-        saves = (self.plan.train.steps - 1) // self.plan.train.save_every
+        saves = max(self.plan.train.steps - 1, 0) // self.plan.train.save_every
         needs, shape = runs[0].needs, self.family.shape
         # The rest of the model is on disk until something is sampled or scored.
         weights = self.family.weight_bytes(None if runs[0].sampled else needed_parameters(shape, needs))
@@ -135,7 +134,6 @@ class _Traced:
             resident_bytes=peaks(measured.resident),
             flops=round(self._flops(kinds, measured, runs[0].work)),
             setup_flops=round(measured.flops.get("setup", 0.0) + measured.flops.get("finish", 0.0)),
-            trained=numbers,
             changed=tuple(needs.trainable),
             host_bytes=round(2 * state) if saves else 0,
             kept_bytes=self._kept_bytes(skimmed),
