@@ -270,7 +270,7 @@ def test_numbers_that_are_not_known_are_left_out_or_refused() -> None:
         "metrics": ["acc", "strange"],
         "acc": 1.0,
     }
-    (row,) = rows_of("task", {**sample, "strange": [1, 2]})
+    (row,) = rows_of("task", "task", {**sample, "strange": [1, 2]})
     assert row.values == {"acc": 1.0} and row.id == "task:0"
     with pytest.raises(SuiteError, match="gives only strange"):
-        list(rows_of("task", {**sample, "metrics": ["strange"], "strange": 3}))
+        list(rows_of("task", "task", {**sample, "metrics": ["strange"], "strange": 3}))

@@ -135,6 +135,15 @@ def test_a_beginning_of_sequence_token_comes_once() -> None:
     assert written.logprobs == pytest.approx(by_hand.logprobs, abs=1e-5)
 
 
+@pytest.mark.parametrize("text", ["hello you", "<bos>hello you"])
+def test_running_text_begins_behind_the_beginning_of_sequence_token(text: str) -> None:
+    """The tokens of a text without a prompt are the same ones however it is scored, and the beginning is none."""
+    model = EvalModel(tiny_model(), tiny_tokenizer(add_bos=True))
+    (running,), (scored,) = model.rolling([text]), model.logprobs([("", text)])
+    assert running.logprobs == pytest.approx(scored.logprobs, abs=1e-6)
+    assert len(running.logprobs) == len(tiny_tokenizer()("hello you")["input_ids"])
+
+
 def test_bfloat16_is_close_and_scored_in_float32() -> None:
     exact = EvalModel(tiny_model(), tiny_tokenizer()).logprobs(PAIRS)
     rough = EvalModel(tiny_model().bfloat16(), tiny_tokenizer()).logprobs(PAIRS)

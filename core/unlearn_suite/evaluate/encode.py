@@ -127,9 +127,13 @@ class Encoder:
 
     def windows(self, text: str, max_tokens: int | None = None) -> list[Item]:
         """Every token of `text` predicted once, in windows of the context length; the last window gets a
-        full context. `max_tokens` keeps only that many tokens of the text."""
-        ids = self.ids(text)[:max_tokens]
-        return list(self._windows(ids))
+        full context. `max_tokens` keeps only that many tokens of the text.
+
+        What the tokenizer puts before a text is context, as in `pair`, and never a token of it."""
+        ids = self.ids(text, special=False)
+        if len(ids) > 1 and ids[0] == self.prefix_id:
+            ids = ids[1:]
+        return list(self._windows(ids[:max_tokens]))
 
     def _windows(self, ids: list[int]) -> Iterator[Item]:
         first = ids[: self.max_length]

@@ -37,14 +37,23 @@ class Reading:
 
 @dataclass(frozen=True)
 class ArmUnderAttack:
-    """One arm. `worst`: the reading with the most back. `half`: per seed, the first step (between two readings, on a
-    straight line) at which half of the loss is back under any of the attacker's settings; None = not reached."""
+    """One arm. `worst`: the reading with the most back. `half`: per seed that forgot something and was attacked, when
+    half of that was back."""
 
     arm: str
     unlearned: Estimate
     readings: tuple[Reading, ...]
     worst: Reading
-    half: tuple[float | None, ...]
+    half: tuple[Half, ...]
+
+
+@dataclass(frozen=True)
+class Half:
+    """`step`: the first (between two readings, on a straight line) at which half of the loss is back under any of the
+    attacker's settings; None = not up to the step `last`, to which all of them were read."""
+
+    step: float | None
+    last: int
 
 
 @dataclass(frozen=True)
@@ -110,8 +119,8 @@ def _arm(run: RunData, problem: ProblemSummary, arm: str, attack: Json, measure:
     if unlearned is None:
         return None
     worst = max(readings, key=lambda r: r.back.mean if r.back else -np.inf)
-    halves = tuple(_half(info, before, after, path) for (before, after, _), path in zip(seeds, paths, strict=True))
-    return ArmUnderAttack(arm, unlearned, tuple(readings), worst, halves)
+    halves = [_half(info, before, after, path) for (before, after, _), path in zip(seeds, paths, strict=True)]
+    return ArmUnderAttack(arm, unlearned, tuple(readings), worst, tuple(h for h in halves if h is not None))
 
 
 def _column(seeds: Sequence[list[Json]], info: ValueInfo) -> Column:
@@ -150,21 +159,21 @@ def _share(base: Resampled, gone: Resampled, back: Resampled, want: str) -> Esti
 
 def _half(
     info: ValueInfo, before: list[Json], after: list[Json], attacked: Sequence[tuple[AttackPoint, list[Json]]]
-) -> float | None:
-    """For one seed: the step at which half of what was lost is back, the earliest over the attacker's settings."""
+) -> Half | None:
+    """For one seed: when half of what was lost is back, the earliest over the attacker's settings."""
 
     def value(rows: list[Json]) -> float:
         return _column([rows], info).resampled(info.aggregate).point
 
     base, gone = value(before), value(after)
-    if base == gone:
+    if base == gone or not attacked:
         return None
     paths: dict[str, list[tuple[float, float]]] = {}
     for point, rows in attacked:
         share = (value(rows) - gone) / (base - gone)
         paths.setdefault(point.strength, [(0.0, 0.0)]).append((float(point.at), share))
     found = [step for path in paths.values() if (step := _crossing(path)) is not None]
-    return min(found, default=None)
+    return Half(min(found, default=None), int(min(path[-1][0] for path in paths.values())))
 
 
 def _crossing(path: Sequence[tuple[float, float]]) -> float | None:
@@ -208,9 +217,9 @@ def _draw(table: AttackTable, arms: Sequence[str], name: str) -> str:
     return svg.render()
 
 
-def half_text(arm: ArmUnderAttack, last: int) -> str:
-    """'12, 15, > 64': steps to half, by seed."""
-    return ", ".join(f"{step:.3g}" if step is not None else f"> {last}" for step in arm.half)
+def half_text(arm: ArmUnderAttack) -> str:
+    """'12, 15, > 64': steps to half, by seed; '–' when there is none to tell of."""
+    return ", ".join(f"{h.step:.3g}" if h.step is not None else f"> {h.last}" for h in arm.half) or "–"
 
 
 def attack_lines(run: RunData, problem: ProblemSummary) -> list[str]:
@@ -220,7 +229,7 @@ def attack_lines(run: RunData, problem: ProblemSummary) -> list[str]:
         lines.append(f"\n{table.attack} on {table.measure.label}, {number(table.base.mean, 3)} untouched:")
         for arm in table.arms:
             back = f", {percent(arm.worst.back.mean)} of what was forgotten" if arm.worst.back else ""
-            half = f"; half is back after {half_text(arm, table.last)} steps" if table.steps and arm.worst.back else ""
+            half = f"; half is back after {half_text(arm)} steps" if table.steps and arm.worst.back else ""
             told = f"{number(arm.unlearned.mean, 3)} -> {number(arm.worst.value.mean, 3)} at worst"
             lines.append(f"  {arm.arm}: {told} ({arm.worst.point.name}){back}{half}")
     return lines
@@ -238,7 +247,7 @@ def attacks_json(problem: ProblemSummary, tables: Sequence[AttackTable]) -> list
             "value": table.measure.info.name,
             "base": table.base.to_json(),
             "unlearned": arm.unlearned.to_json(),
-            "steps_to_half": list(arm.half) if table.steps else None,
+            "steps_to_half": [h.step for h in arm.half] if table.steps else None,
             "worst": reading_json(arm.worst),
             "readings": [reading_json(reading) for reading in arm.readings],
         }

@@ -116,7 +116,8 @@ class Versus:
         """The number that `kind` says, whatever `how`."""
         number = NUMBERS[self.kind]
         own, oracle = self.own.seeds, self.oracle.seeds
-        pairs = [(own[i % len(own)], oracle[i % len(oracle)]) for i in range(max(len(own), len(oracle)))]
+        many = len(own) if len(own) > 1 else len(oracle)  # one that has no seeds of its own meets every oracle
+        pairs = [(own[i % len(own)], oracle[i % len(oracle)]) for i in range(many)]
         return _over_seeds([number(a, o, len(self.units)) for a, o in pairs])
 
 

@@ -45,7 +45,7 @@ class ArmScore:
 
 
 def arm_scores(problem: ProblemSummary) -> list[ArmScore]:
-    """The arms for which both F and R can be computed, in the order of the plan."""
+    """The arms for which all terms of F and R can be computed, in the order of the plan."""
     return [score for arm in problem.arms if (score := _score(problem, arm)) is not None]
 
 
@@ -58,6 +58,8 @@ def _score(problem: ProblemSummary, arm: str) -> ArmScore | None:
         if want not in {"lower", "higher", "keep"}:
             continue
         term = _term(measure, measure.arms.get(arm))
+        if term is None:  # a mean over other terms than the other arms' would not be theirs to compare
+            return None
         if isinstance(term, str):
             left_out.append((measure.label, term))
         else:
@@ -85,11 +87,11 @@ def _family(problem: ProblemSummary, arm: str) -> str:
     return str(about.get("family") or "") if isinstance(about, dict) else ""
 
 
-def _term(measure: Measure, result: Result | None) -> Term | str:
-    """The term, or why there is none."""
+def _term(measure: Measure, result: Result | None) -> Term | str | None:
+    """The term, or why there is none for any arm; None when this arm has no number."""
     compared = result.compared if result is not None else None
     if compared is None or compared.draws is None:
-        return "no result to compare"
+        return None
     rule = _rule(measure.entry.want, measure.info)
     if rule is None:
         return "it is to get higher and has no highest value"
@@ -101,7 +103,7 @@ def _term(measure: Measure, result: Result | None) -> Term | str:
     before, after = np.array(compared.before.mean), np.array(compared.after.mean)
     point, values = float(share(before, after)), share(compared.draws.before, compared.draws.after)
     estimate = interval(point, values)
-    return Term(measure, formula, estimate, point, values) if estimate is not None else "the values are not finite"
+    return Term(measure, formula, estimate, point, values) if estimate is not None else None
 
 
 class _Share:

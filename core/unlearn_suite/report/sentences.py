@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .judge import MARKS, State
-from .measures import Measure, Result
+from .measures import ORACLE, Measure, Result
 from .summary import ProblemSummary
 from .words import listing, number, percent, signed
 
@@ -108,7 +108,7 @@ def _line(problem: ProblemSummary, arm: str) -> ArmLine:
 
 def headline(problem: ProblemSummary, lines: Sequence[ArmLine]) -> tuple[State | None, str]:
     """The one sentence of a problem, with the state that marks it; None when nothing can be judged."""
-    judged = [line for line in lines if line.points and line.arm not in problem.controls]
+    judged = [line for line in lines if line.points and line.arm not in (*problem.controls, ORACLE)]
     if not judged:
         if any(m.base for m in problem.measures):
             return None, "So far only the untouched model has scores: there is nothing to compare yet."

@@ -75,6 +75,15 @@ def test_forget_quality_is_the_log_p_of_scipys_test() -> None:
     assert one_base.point == pytest.approx(found.point / 2)
 
 
+def test_every_seed_of_an_arm_counts_once() -> None:
+    rng = np.random.default_rng(7)
+    mine, other, oracle = rng.normal(size=40), rng.normal(2.0, size=40), rng.normal(size=40)
+    arm, oracles = ranked([rows(mine), rows(other)], "v"), ranked([rows(oracle)] * 3, "v")
+    found = versus(arm, oracles, "ks").resampled("mean")
+    each = [np.log10(ks_2samp(x, oracle).pvalue) for x in (mine, other)]
+    assert found.point == pytest.approx(np.mean(each))
+
+
 def test_beyond_what_floats_hold_the_log_p_goes_on() -> None:
     x = np.arange(1200.0)
     found = versus(ranked([rows(x)], "v"), ranked([rows(x + 1e5)], "v"), "ks").resampled("mean")

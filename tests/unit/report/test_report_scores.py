@@ -60,8 +60,8 @@ def make(root: Path, entries: list[Any], arms: dict[str, tuple[float, str]]) -> 
             "plugins": {},
             "summary": {"problem": "two things", "family": family},
         }
-        ids.append({"id": cell["id"]})
         folder: CellDir = run.cell_dir(cell)
+        ids.append({"id": cell["id"], "folder": folder.path.name})
         folder.set_status(state="done")
         for name, _, _, base, after in entries:
             values = (1 - mix) * np.array(base, float) + mix * np.array(after, float)
@@ -113,6 +113,14 @@ def test_what_a_model_never_knew_is_left_out_and_said(tmp_path):
     found = scores_of(make(tmp_path, [*ENTRIES, guessed], {"gone": (1.0, "")}))["gone"]
     assert found["R"]["mean"] == pytest.approx(R)
     assert found["left_out"] == [{"measure": "guess value", "why": "the untouched model is not clearly above 0.25"}]
+
+
+def test_an_arm_that_lacks_a_number_has_no_score(tmp_path):
+    """Its mean over fewer terms would stand beside the others' as if it were theirs."""
+    path = make(tmp_path, ENTRIES, {"gone": (1.0, ""), "broken": (1.0, "")})
+    (broken,) = path.glob("cells/*.broken.*")
+    CellDir(broken).scores_path("perplexity").unlink()
+    assert set(scores_of(path)) == {"gone"}
 
 
 def test_a_problem_without_anything_kept_has_no_score(tmp_path):

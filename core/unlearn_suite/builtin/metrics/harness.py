@@ -59,7 +59,7 @@ class Harness(Metric[HarnessConfig]):
             filters = {sample["filter"] for sample in samples}
             for sample in samples:
                 group = task if len(filters) == 1 else f"{task}/{sample['filter']}"
-                yield from rows_of(group, sample)
+                yield from rows_of(task, group, sample)
 
     def _run(self, model: EvalModel) -> Mapping[str, Any]:
         try:
@@ -127,8 +127,8 @@ class Harness(Metric[HarnessConfig]):
         return manager
 
 
-def rows_of(group: str, sample: Mapping[str, Any]) -> Iterator[Row]:
-    """The rows of one logged sample.
+def rows_of(task: str, group: str, sample: Mapping[str, Any]) -> Iterator[Row]:
+    """The rows of one logged sample. A document is one unit, however many filters it went through.
 
     Numbers that count per byte have weights of their own and stand in a row of their own. Raises
     `SuiteError` where none of the task's numbers is known here.
@@ -149,7 +149,7 @@ def rows_of(group: str, sample: Mapping[str, Any]) -> Iterator[Row]:
         )
     text = {"prompt": _prompt(sample), "target": str(sample["target"])}
     for suffix, (weight, values) in by_weight.items():
-        yield Row(key + suffix, values, weight=weight, group=group, unit=key, sample=text)
+        yield Row(key + suffix, values, weight=weight, group=group, unit=f"{task}:{sample['doc_id']}", sample=text)
 
 
 def _value(name: str, value: Any) -> tuple[str, float, float] | None:

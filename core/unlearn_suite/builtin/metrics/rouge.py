@@ -27,6 +27,9 @@ class RougeConfig(Config):
     template: str = _SLOT
     """what the model is given; {prompt} stands for the example's prompt"""
 
+    stem: bool = True
+    """compare the stems of words (Porter), as most work on question answering does; false: the words"""
+
     @field_validator("template")
     @classmethod
     def _with_slot(cls, value: str) -> str:
@@ -36,7 +39,7 @@ class RougeConfig(Config):
 
 
 class Rouge(Metric[RougeConfig]):
-    """Compares the greedy continuation of `prompt` with `text`. Words are lower-cased and stemmed (Porter).
+    """Compares the greedy continuation of `prompt` with `text`. Words are lower-cased and stemmed (`stem`).
 
         rougeL-recall = LCS / words of the reference;  precision = LCS / words of the continuation
         rougeL-f1 = 2 recall precision / (recall + precision);  rouge1-recall = words in common / words of the reference
@@ -47,7 +50,7 @@ class Rouge(Metric[RougeConfig]):
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
         from rouge_score.rouge_scorer import RougeScorer
 
-        scorer = RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
+        scorer = RougeScorer(["rouge1", "rougeL"], use_stemmer=self.config.stem)
         config = self.config
         answers = [answer_of(example) for example in examples]
         prompts = [config.template.replace(_SLOT, example.prompt) for example in examples]
