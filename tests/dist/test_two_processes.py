@@ -70,6 +70,9 @@ EQUAL = {
     "ratio, all tensors": own("ratio", train={**SHORT, "batch": 3, "recompute": True}, train_these=ALL),
     "ratio, all tensors, tied, one row": own("ratio", train={**SHORT, "batch": 1}, train_these=ALL_BUT_KEY_BIAS, arch="gpt2"),
     "logits": own("logits", train=SHORT, arch="gemma2"),
+    "rmu, noise by example": StageCase("rmu", EXAMPLES, {"block": 2, "rna_noise": 0.5}, {**SHORT, "batch": 3}),
+    "elm, one row": StageCase("elm", EXAMPLES, {"concept": "hats", "top_k": 5}, {**SHORT, "batch": 1}),
+    "whp, one row": StageCase("whp", EXAMPLES, {}, {**SHORT, "batch": 1}),
     "own step, all weights attacked": replace(
         own("own-step", train={**SHORT, "micro_batch": 2}, arch="gpt_neox"), options={"moves": "all"}
     ),
