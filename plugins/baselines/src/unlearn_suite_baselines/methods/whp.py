@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unlearn_suite import Batch, Loss, PlanError, Scalars, StageContext, losses
+from unlearn_suite import Batch, Loss, Scalars, StageContext, losses
 
 from ..cards.whp import WhpConfig
 from .base import TokenObjective, nll, refuse_stop
@@ -27,8 +27,8 @@ class Whp(TokenObjective[WhpConfig]):
         refuse_stop(ctx, "whp")
         steps = ctx.train.steps
         if steps == 1:
-            raise PlanError("whp needs two steps: one that reinforces, one that forgets", code="too-few-steps")
-        self.reinforced_steps = min(max(1, round(self.config.reinforce * steps)), steps - 1)
+            ctx.services.warn("whp of one step reinforces what it is to forget: it needs a second one to forget it")
+        self.reinforced_steps = max(1, min(round(self.config.reinforce * steps), steps - 1))
 
     def step(self, batch: Mapping[str, Batch]) -> Scalars:
         if self.ctx.step_index == self.reinforced_steps:
