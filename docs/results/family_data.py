@@ -2,8 +2,9 @@
 
     python docs/results/family_data.py RAW plugins/benchmarks/plans/data
 
-RAW holds the releases: mmlu (dev, test), arc (ARC-Easy with topics), opentriviaqa, rwku, realtoxicityprompts,
-paradetox, crows_pairs, stereoset, muse (questions), tofu, wikitext2. Most are linked. Where a release is no use here,
+RAW holds slices of the releases: mmlu (dev, test), arc (ARC-Easy-topics-train.jsonl and -validation.jsonl, whose
+`subject` is life, physical, ... by keywords), opentriviaqa (questions.jsonl), rwku, realtoxicityprompts (any .jsonl),
+paradetox, crows_pairs, stereoset, muse (bbc_knowmem_*_qa.json), tofu, wikitext2 (valid.txt). Most are linked. Where a release is no use here,
 something in its form stands in for it, from the same public files: SmolLM2-135M answers WMDP at chance, and the texts
 of MUSE are not free, so questions of ARC-Easy and OpenTriviaQA take WMDP's place, and articles of WikiText-2 BBC's.
 """

@@ -38,8 +38,8 @@ def pairs(path: Path) -> Labelled:
 def rated(folder: Path, part: str) -> Labelled:
     """`prompt` or `continuation` texts that Perspective is clear about."""
     texts, labels = [], []
-    for name in ("toxic.jsonl", "nontoxic.jsonl"):
-        for line in (folder / name).read_text(encoding="utf-8").splitlines():
+    for file in sorted(folder.glob("*.jsonl"), reverse=True):
+        for line in file.read_text(encoding="utf-8").splitlines():
             found = json.loads(line)[part]
             score = found.get("toxicity")
             if score is not None and not 0.25 < score < 0.5:
