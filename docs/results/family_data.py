@@ -4,9 +4,10 @@
 
 RAW holds slices of the releases: mmlu (dev, test), arc (ARC-Easy-topics-train.jsonl and -validation.jsonl, whose
 `subject` is life, physical, ... by keywords), opentriviaqa (questions.jsonl), rwku, realtoxicityprompts (any .jsonl),
-paradetox, crows_pairs, stereoset, muse (bbc_knowmem_*_qa.json), tofu, wikitext2 (valid.txt). Most are linked. Where a release is no use here,
-something in its form stands in for it, from the same public files: SmolLM2-135M answers WMDP at chance, and the texts
-of MUSE are not free, so questions of ARC-Easy and OpenTriviaQA take WMDP's place, and articles of WikiText-2 BBC's.
+paradetox, crows_pairs, stereoset, muse (bbc_knowmem_*_qa.json), tofu, wikitext2 (valid.txt). Most are linked. Where
+a release is no use here, something in its form stands in for it, from the same public files: SmolLM2-135M answers WMDP
+at chance, and the texts of MUSE are not free, so questions of ARC-Easy and OpenTriviaQA take WMDP's place, and articles
+of WikiText-2 BBC's.
 """
 
 from __future__ import annotations

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
+from ..errors import PlanError
 from .options import debug_option, json_option, print_json
+
+if TYPE_CHECKING:
+    from ..plugins.entry import Kind
 
 KINDS = ("objective", "dataset", "metric", "problem")
 
@@ -29,8 +34,13 @@ def new(name: str, kind: str, into: Path, as_json: bool) -> None:
 
     It has an entry point, options, a smoke plan and tests, and works as it is.
     """
+    from ..plugins import load_catalog
     from ..testing.new_plugin import write_plugin
 
+    for entry in load_catalog().entries(cast("Kind", kind)):
+        if entry.spec.name == name.removeprefix("unlearn-suite-"):
+            message = f"{entry.distribution} has the {kind} {entry.spec.name!r} already"
+            raise PlanError(message, code="plugin-name", hint="choose another name")
     folder = write_plugin(name, kind, into)
     brought = folder.name.removeprefix("unlearn-suite-")
     if as_json:

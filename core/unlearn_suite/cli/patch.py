@@ -106,6 +106,16 @@ def show(path: Path, base: str | None, as_json: bool) -> None:
 
 # --- which cell
 
+_ANOTHER = "choose a cell of another arm"
+_UNTRAINED = {
+    "original": ("this cell trains nothing: its result is the base model itself", _ANOTHER),
+    "random": ("this cell trains nothing: its model is random weights, drawn anew when it runs", _ANOTHER),
+    "start": (
+        "this cell trains nothing: its model is the one that the problem begins with",
+        "apply the run's shared/starts/{key}/patch.safetensors to the base model (`unlearn-suite apply`)",
+    ),
+}
+
 
 def _cell(text: str, run_dir: Path | None) -> tuple[Path, Mapping[str, Any]]:
     """(a cell's folder, its model reference). Raises `PlanError`."""
@@ -117,8 +127,8 @@ def _cell(text: str, run_dir: Path | None) -> tuple[Path, Mapping[str, Any]]:
         raise PlanError(message, code="cell", hint="give RUN/cells/NAME, or the beginning of an id with --run RUN")
     cell = CellDir(folder)
     if not cell.cell["stages"]:
-        message = "this cell trains nothing: its result is the base model itself"
-        raise PlanError(message, code="cell-base", where=str(folder), hint="choose a cell of another arm")
+        message, hint = _UNTRAINED[cell.cell.get("start", {}).get("from", "original")]
+        raise PlanError(message, code="cell-base", where=str(folder), hint=hint.format(**cell.cell.get("start", {})))
     if cell.status.get("dropped"):
         message = "the weights of this cell were dropped once they were scored (`compute.patches: drop`)"
         hint = f"say `patches: keep` and run the plan with --only '{folder.name}': it makes the same weights again"

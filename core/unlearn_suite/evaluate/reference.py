@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import PrerequisiteError
 from ..models.chat import ChatTemplate
+from ..models.load import check_complete
 from .model import EvalModel
 
 
@@ -18,8 +19,10 @@ def reference_model(folder: Path, model: EvalModel, *, same_tokenizer: bool = Tr
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        hf = AutoModelForCausalLM.from_pretrained(folder, dtype=model.hf.dtype, local_files_only=True)
+        given = {"local_files_only": True, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(folder, **given)
+        hf, info = AutoModelForCausalLM.from_pretrained(folder, dtype=model.hf.dtype, output_loading_info=True, **given)
+        check_complete(folder, info)
     except (OSError, ValueError, KeyError) as error:
         raise PrerequisiteError(
             f"it holds no model that can be loaded: {' '.join(str(error).split())[:200]}",

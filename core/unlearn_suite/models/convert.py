@@ -6,6 +6,7 @@ from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 
+from .load import check_complete
 from .quiet import quiet_transformers
 
 
@@ -20,7 +21,10 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     given = {"gguf_file": gguf.name, "local_files_only": True}
     # Some of its progress bars ignore the switch that quiet_transformers turns.
     with quiet_transformers(), redirect_stderr(StringIO()):
-        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **given)
+        quantised, info = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, dtype=torch.float32, output_loading_info=True, **given
+        )
+        check_complete(gguf, info)
         config = quantised.config
         if hasattr(config, "quantization_config"):
             del config.quantization_config

@@ -19,13 +19,12 @@ from torch import Tensor
 from ..errors import PrerequisiteError
 from .card import PROVENANCE, write_card, write_provenance
 from .compose import BaseFiles, Change, changes
-from .folder import INDEX
+from .folder import INDEX, SMALL_FILES
 from .new_folder import check_target, new_folder
 from .patch_file import PatchFile
 from .refs import Say, silent
 from .tensor_file import CODES, Entry, TensorFile, raw
 
-_BESIDE = {".json", ".jinja", ".model", ".txt", ".py", ".tiktoken"}
 _LEGAL = ("LICENSE", "LICENCE", "NOTICE", "COPYING", "USE_POLICY")
 _NOT_COPIED = {INDEX, PROVENANCE, "MANIFEST.json"}
 
@@ -88,7 +87,7 @@ def export_checkpoint(
 def _files_beside(base: Path) -> Iterator[Path]:
     """Configuration, tokenizer, templates, licence and the model's own code; no other weights."""
     for path in sorted(base.iterdir()):
-        wanted = path.suffix in _BESIDE or path.name.upper().startswith(_LEGAL)
+        wanted = path.suffix in SMALL_FILES or path.name.upper().startswith(_LEGAL)
         if wanted and path.is_file() and path.name not in _NOT_COPIED and not path.name.endswith(".index.json"):
             yield path
     templates = base / "additional_chat_templates"

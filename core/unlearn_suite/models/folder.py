@@ -9,6 +9,8 @@ from pathlib import Path
 from ..errors import PrerequisiteError
 
 INDEX = "model.safetensors.index.json"
+SMALL_FILES = frozenset({".json", ".jinja", ".model", ".txt", ".tiktoken", ".py"})
+"""beside the weights, what belongs to a model: configuration, tokenizer, templates, code"""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -47,7 +49,7 @@ def check_folder(folder: Path) -> None:
 def identity_files(folder: Path, *, code: bool) -> Iterator[Path]:
     """Every file that can change what a model computes, in a fixed order; `code` adds Python files."""
     weights = weight_files(folder)
-    suffixes = {".json", ".jinja", ".model", ".txt", *([".py"] if code else [])}
+    suffixes = SMALL_FILES if code else SMALL_FILES - {".py"}
     named = [path for path in folder.iterdir() if path.suffix in suffixes and path.is_file()]
     templates = folder / "additional_chat_templates"
     yield from sorted({*weights, *named, *(templates.glob("*.jinja") if templates.is_dir() else ())})

@@ -6,10 +6,10 @@ import errno
 from pathlib import Path
 
 from ..errors import PrerequisiteError
-from .folder import check_folder
+from .folder import SMALL_FILES, check_folder
 from .refs import Say, silent
 
-ALLOWED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py"]
+ALLOWED = ["*.safetensors", *(f"*{suffix}" for suffix in sorted(SMALL_FILES))]
 
 
 def hub_folder(repository: str, revision: str, say: Say = silent) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -48,10 +48,10 @@ def load_part(
     check_folder(folder)
     trust = bool(ref.get("trust_remote_code", False))
     where = torch.device(device)
-    with _explaining(folder, where, trust):
+    with explaining(folder, where, trust):
         absent = None if choose is None or trust else _absent(folder, dtype, where)
     chosen = choose(absent.shape) if choose and absent else None
-    with _explaining(folder, where, trust):
+    with explaining(folder, where, trust):
         if absent is None or chosen is None:
             return _whole(folder, dtype, where, trust), read_tokenizer(folder, trust), None
         absent.bring(chosen)
@@ -81,11 +81,15 @@ def _whole(folder: Path, dtype: torch.dtype, device: torch.device, trust: bool) 
     model, info = with_attention(
         config, lambda kind: AutoModelForCausalLM.from_pretrained(folder, attn_implementation=kind, **given)
     )
+    check_complete(folder, info)
+    return model.to(device).eval()
+
+
+def check_complete(folder: Path, info: Mapping[str, Any]) -> None:
+    """Raise `PrerequisiteError` for tensors that transformers found in no file: it fills them with random numbers."""
     if missing := sorted(info.get("missing_keys") or ()):
-        # transformers would fill these with random numbers and go on.
         message = f"{len(missing)} tensors of the model are in none of its files, first {missing[0]}"
         raise unusable(folder, message, "check that config.json belongs to these weights")
-    return model.to(device).eval()
 
 
 def with_attention(config: Any, make: Callable[[str], T]) -> T:
@@ -116,7 +120,7 @@ def read_tokenizer(folder: Path, trust: bool) -> Any:
 
 
 @contextmanager
-def _explaining(folder: Path, device: torch.device, trust: bool) -> Iterator[None]:
+def explaining(folder: Path, device: torch.device, trust: bool) -> Iterator[None]:
     """Whatever a library raises becomes one `PrerequisiteError` about the folder."""
     import torch
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from ..errors import PrerequisiteError
 from ..plugins.registry import WheelAsset
-from .quiet import quiet_transformers
 from .refs import Ref, source_of
 
 
@@ -19,10 +18,12 @@ def outline(ref: Ref) -> tuple[Any, Any]:
     """
     folder = _folder(ref)
     trust = bool(ref.get("trust_remote_code", False))
-    with quiet_transformers():
-        from transformers import AutoConfig
+    import torch
 
-        from .load import read_tokenizer
+    from .load import explaining, read_tokenizer
+
+    with explaining(folder, torch.device("cpu"), trust):
+        from transformers import AutoConfig
 
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
         return on_meta(config, trust), read_tokenizer(folder, trust)
@@ -35,10 +36,10 @@ def on_meta(config: Any, trust: bool = False) -> Any:
 
     from .load import with_attention
 
-    given: dict[str, Any] = {"trust_remote_code": True} if trust else {}
     with torch.device("meta"):
         model = with_attention(
-            config, lambda kind: AutoModelForCausalLM.from_config(config, attn_implementation=kind, **given)
+            config,
+            lambda kind: AutoModelForCausalLM.from_config(config, attn_implementation=kind, trust_remote_code=trust),
         )
     return model.eval()
 

@@ -19,12 +19,13 @@ def skeleton(folder: Path, dtype: torch.dtype, device: torch.device) -> Any | No
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if getattr(config, "quantization_config", None) is not None:
         return None
+    given: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False}  # not told, transformers asks the terminal
     with init_empty_weights(include_buffers=False):
         model = with_attention(
-            config, lambda kind: AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=kind)
+            config, lambda kind: AutoModelForCausalLM.from_config(config, attn_implementation=kind, **given)
         )
     if dtype != torch.float32 and getattr(model, "_keep_in_fp32_modules_strict", None):
         return None

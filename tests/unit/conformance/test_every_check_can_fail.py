@@ -47,6 +47,7 @@ def scored(expression: str) -> Change:
     return SCORE, f'yield Row(example.id, {{"nll": {expression}}})'
 
 
+APART = "model.tokenizer.pad_token_id != model.tokenizer.eos_token_id"
 BROKEN: dict[str, list[tuple[str, tuple[Change, ...]]]] = {
     "LOAD-OK": [("RuntimeError", (("RUNS = []", "raise RuntimeError('no')"),))],
     "LOAD-QUIET": [("prints", (("RUNS = []", "print('hello')"),))],
@@ -121,8 +122,12 @@ BROKEN: dict[str, list[tuple[str, tuple[Change, ...]]]] = {
     ],
     "MET-BATCH": [("in smaller batches", (scored("float(model.batch_tokens)"),))],
     "MET-PADDING": [("padded on the left", (scored("float(last_logit(model, examples, example))"),))],
-    "MET-PADEOS": [("with pad = eos", (scored("float(model.tokenizer.pad_token_id)"),))],
+    "MET-PADEOS": [
+        ("with pad = eos", (scored("float(model.tokenizer.pad_token_id)"),)),
+        ("with pad = eos", (scored(f"score.mean_nll if {APART} else float('nan')"),)),
+    ],
     "MET-KNOWN": [
+        ("is nan, known to be", (scored("float('nan')"),)),
         ("known to be", (scored("2 * score.mean_nll"),)),
         ("no known answer", (("    known: [{examples: [any], values: {nll: 4.605170}}]", "    cases: []"),)),
     ],

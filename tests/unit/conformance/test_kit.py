@@ -62,6 +62,18 @@ def test_costs_are_not_compared(checked: Checked):
     assert checked("OBJ-SEED", (timed[0], timed[1].replace("step_seconds", "step_size")))[0].outcome == "failed"
 
 
+def test_costs_of_finish_are_not_compared_either(checked: Checked):
+    inside = "class Turn(LossObjective[Options]):\n"
+    timed = inside + "    def finish(self):\n        return {'step_seconds': random.SystemRandom().random()}\n\n"
+    assert checked("OBJ-SEED", (inside, timed))[0].outcome == "passed"
+    assert checked("OBJ-SEED", (inside, timed.replace("step_seconds", "step_size")))[0].outcome == "failed"
+
+
+def test_a_sheet_that_tells_of_what_the_plugin_does_not_bring(checked: Checked):
+    with pytest.raises(PlanErrors, match=r"no objective 'trun' \(did you mean 'turn'\?\)"):
+        checked("OPT-DOCS", (SHEET, f"{SHEET}objective:\n  trun:\n    cases: []\n"))
+
+
 TWO_OF_THEM = (
     '    register(ObjectiveSpec("turn", "turn away"',
     '    register(ObjectiveSpec("again", "the same", f"{__name__}:Turn", config=Options))\n'

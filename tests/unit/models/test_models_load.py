@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from unlearn_suite import models
 from unlearn_suite.errors import PREREQUISITE, PlanError, PrerequisiteError
 from unlearn_suite.models import memory
+from unlearn_suite.models.load import load_part
+from unlearn_suite.models.outline import outline
 from unlearn_suite.testing.tiny import save_tiny, tiny_model
 
 
@@ -122,6 +124,11 @@ def test_code_of_the_models_own_runs_only_when_trusted(folder: Path) -> None:
     error = refused(folder)
     assert not marker.exists()
     assert "trust_remote_code" in error.hint
+    with pytest.raises(PrerequisiteError, match="which is not run"):  # and nobody is asked
+        load_part({"path": folder}, torch.float32, "cpu", lambda shape: None)
+    with pytest.raises(PrerequisiteError, match="which is not run"):
+        outline({"path": folder})
+    assert not marker.exists()
     edit(folder / "config.json", model_type="llama", auto_map={"AutoModelForCausalLM": "own.Own"})
     model, _ = models.load({"path": folder, "trust_remote_code": True}, torch.float32, "cpu")
     assert type(model).__name__ == "Own" and marker.exists()

@@ -34,7 +34,7 @@ def asked_of(subject: Subject) -> list[tuple[str, dict[str, Any]]]:
 
     asked = []
     for other in find_subjects(subject.catalog, plugin_name(subject.report), subject.files):
-        if other.area != "dataset" or other.unavailable("DATA-ORDER"):
+        if other.area != "dataset" or (other.unavailable("DATA-ORDER") and other.unavailable("DATA-FINGERPRINT")):
             continue
         try:
             asked += [(other.spec.name, config.model_dump(mode="json")) for config in _configs(other)]

@@ -64,7 +64,7 @@ def _gap(rows: Sequence[Row], others: Sequence[Row]) -> str:
         if set(pairs[0]) != set(pairs[1]):
             return f"other values of {row.id!r}"
         for name, value in pairs[0].items():
-            if abs(value - pairs[1][name]) > CLOSE * max(1.0, abs(value)):
+            if not abs(value - pairs[1][name]) <= CLOSE * max(1.0, abs(value)):  # nor what is no number
                 return f"{name} of {row.id!r} is {pairs[1][name]:.6g} instead of {value:.6g}"
     return ""
 
@@ -150,7 +150,7 @@ def known_answers(subject: Subject) -> None:
         rows = _rows(subject, subject.options(node), evaluated(hf), examples)
         for name, expected in words.values.items():
             found = aggregate(subject.spec.values.get(name), name, rows)
-            if abs(found - expected) > words.tolerance * (abs(expected) or 1.0):
+            if not abs(found - expected) <= words.tolerance * (abs(expected) or 1.0):
                 raise CheckFailed(f"{name} on the {words.model} model is {found:.6g}, known to be {expected:.6g}")
 
 

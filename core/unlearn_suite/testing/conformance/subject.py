@@ -17,7 +17,7 @@ from ...plan.text import Node
 from ...plugins import Catalog, Entry, PluginReport, load_target
 from ...specs import Config, Example, ProblemSpec
 from .check import CheckFailed
-from .sheet import Told, empty, read_sheet, sheet_path, told_of
+from .sheet import FILE, Told, empty, read_sheet, sheet_path, told_of
 
 KINDS = ("objective", "dataset", "metric", "problem", "attack")
 
@@ -132,11 +132,26 @@ def _of_plugin(catalog: Catalog, report: PluginReport, files: tuple[Path, ...]) 
     path = sheet_path(report.roots)
     root = read_sheet(path) if path else None
     memo: dict[Any, Any] = {}
+    if root is not None and report.ok:
+        _check_names(root, catalog, report)
     yield Subject(catalog, report, None, told_of(root, "plugin"), files, memo)
     for kind in KINDS:
         for entry in catalog.entries(kind):  # type: ignore[arg-type]
             if entry.qualified in report.provides and _owns(report, entry):
                 yield Subject(catalog, report, entry, told_of(root, kind, entry.spec.name), files, memo)
+
+
+def _check_names(root: Node, catalog: Catalog, report: PluginReport) -> None:
+    """Raise `PlanErrors` for names in a sheet that the plugin does not bring: what is told of them would not count."""
+    faults = Faults()
+    for kind in KINDS:
+        brought = [e.spec.name for e in catalog.entries(kind) if _owns(report, e)]  # type: ignore[arg-type]
+        told = root.under(kind)
+        for name, node in (told.map if told is not None else {}).items():
+            if name not in brought:
+                hint = suggest(name, brought) or "take it out"
+                faults.add(node.at, f"the plugin brings no {kind} {name!r}", "sheet-name", hint)
+    faults.stop(FILE)
 
 
 def _owns(report: PluginReport, entry: Entry) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,10 @@ def write_plugin(name: str, kind: str, into: Path) -> Path:
     if not _NAME.match(bare):
         hint = "use lower-case letters, digits and single '-', a letter first"
         raise PlanError(f"{name!r} is no name for a plugin", code="plugin-name", hint=hint)
+    package = f"{PREFIX}{bare}".replace("-", "_")
+    if find_spec(package) is not None:
+        message = f"there is a package {package} already, which this one would hide or overwrite"
+        raise PlanError(message, code="plugin-name", hint="choose another name, or uninstall it first")
     folder = into / f"{PREFIX}{bare}"
     if folder.exists() and any(folder.iterdir()):
         raise PlanError("the folder is not empty", code="plugin-folder", where=str(folder), hint="choose another --to")
