@@ -47,7 +47,7 @@ def wrong(path: Path, **options: Any) -> PlanError:
 def test_columns_by_their_own_names(tmp_path: Path, name: str) -> None:
     assert load(write(tmp_path / name, ROWS)) == [
         Example(id="own", text="a sentence", group="g"),
-        Example(id="some:2", text="4", prompt="2 + 2 =", choices=("3", "4"), answer=1),
+        Example(id="some:2", text=" 4", prompt="2 + 2 =", choices=("3", "4"), answer=1),
         Example(id="some:3", prompt="only a prompt"),
     ]
 
@@ -68,7 +68,7 @@ def test_columns_that_are_named(tmp_path: Path) -> None:
     del columns["id"]
     (example,) = load(path, columns=columns)
     assert example.prompt == "Question: Why?\nAnswer:"
-    assert (example.choices, example.answer, example.text) == (("x", "y"), 1, "y")
+    assert (example.choices, example.answer, example.text) == (("x", "y"), 1, " y")
     assert (example.group, example.unit, example.id) == ("7", "d1", "a:1")
 
 
@@ -137,7 +137,7 @@ def test_a_bad_line_is_named(tmp_path: Path, content: bytes, line: int, message:
 
 def test_an_answer_without_choices(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [{"question": "q", "answer": "an answer"}])
-    assert load(path, columns={"prompt": "question", "text": "answer"})[0].text == "an answer"
+    assert load(path, columns={"prompt": "question", "text": "answer"})[0].text == " an answer"
     assert "an answer and no choices" in wrong(path, columns={"prompt": "question", "answer": "answer"}).message
 
 

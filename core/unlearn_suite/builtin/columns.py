@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import PlanError
 from ..specs import Config, Example
+from .records import continuing
 
 Record = Mapping[str, Any]
 Scalar = str | int | float | bool | None
@@ -21,7 +22,8 @@ class Columns(Config):
     the field is taken where there is one."""
 
     text: str | None = None
-    """what is trained on or scored (none = column `text`, else the right choice)"""
+    """what is trained on or scored (none = column `text`, else the right choice); after a prompt it begins with a
+    blank, unless one of them brings white space"""
     prompt: str | None = None
     """context that is given (none = column `prompt`)"""
     choices: str | tuple[str, ...] | None = None
@@ -109,7 +111,7 @@ def example_of(record: Record, columns: Columns, default_id: str) -> Example | N
         return None
     return Example(
         id=_text(values.get("id"), "id") or default_id,
-        text=text,
+        text=continuing(prompt, text),
         prompt=prompt,
         choices=choices,
         answer=answer,

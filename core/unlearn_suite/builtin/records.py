@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import model_validator
 
 from ..errors import PlanError, SuiteError
+from ..evaluate.examples import join
 from ..specs import Config
 from .files import lines_of, open_bytes
 
@@ -145,6 +146,11 @@ def find_files(folder: Path, *patterns: str) -> list[Path]:
         hint = f"it should hold one of: {', '.join(patterns)}"
         raise PlanError("the folder lacks the files of the release", code="data-file", where=str(folder), hint=hint)
     return found
+
+
+def continuing(prompt: str, text: str) -> str:
+    """`text` as it goes on after `prompt`: behind a blank where neither brings white space, as metrics join the two."""
+    return join(prompt, text, " ") if text else text
 
 
 def hub(

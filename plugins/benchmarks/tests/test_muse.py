@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from unlearn_suite import Example, PlanError, records
@@ -67,6 +69,13 @@ def test_both_corpora_in_one_folder_and_flat_names(tmp_path: Path) -> None:
     put(tmp_path / "flat/bbc_knowmem_retain2_qa.json", [{"question": "What?", "answer": "It"}])
     (asked,) = load(MuseConfig(corpus="books", set="retain-qa", path=tmp_path / "flat", shots=False))
     assert asked.text == " He"
+
+
+def test_a_copy_of_the_hub_is_read_once(tmp_path: Path) -> None:
+    put(tmp_path / "privleak/forget.json", [{"text": "older"}])
+    rows = pyarrow.table({"text": ["newer", "and more"]})
+    pyarrow.parquet.write_table(rows, tmp_path / "privleak/forget-00000-of-00001.parquet")
+    assert [e.text for e in load(MuseConfig(set="member", path=tmp_path))] == ["newer", "and more"]
 
 
 def test_what_is_no_release_is_told(folder: Path) -> None:

@@ -53,6 +53,28 @@ def test_people_and_the_split() -> None:
         RwkuConfig(people=ADA, without=ADA)
 
 
+def test_a_fact_in_other_words_is_on_the_same_side(tmp_path: Path) -> None:
+    words = ("Who wrote {}?", "What is the name of the author of {}?", "___ wrote {}.", "The author of {} is ___.")
+    rows = [
+        {"subject": "Ada Fenn", "query": form.format(i), "answer": f"answer {i}", "level": "2", "type": "x"}
+        for i in range(12)
+        for form in words
+    ]
+    path = tmp_path / "forget_level2.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train, held_out = (load(RwkuConfig(path=path, part=part)) for part in ("train", "held-out"))
+    assert not {e.text for e in train} & {e.text for e in held_out} and train and held_out
+    assert len({e.unit for e in train} | {e.unit for e in held_out}) == 12
+
+
+def test_a_copy_of_the_hub_is_read_once(tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (FILES / "forget_level2.jsonl").read_text().splitlines()]
+    for folder in ("All", "Target/1_Ada_Fenn"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "forget_level2.json").write_text(json.dumps(rows))
+    assert len(load(RwkuConfig(path=tmp_path, sets=("forget-level2",)))) == len(rows)
+
+
 def test_other_layouts(tmp_path: Path) -> None:
     expected = load(RwkuConfig(path=FILES, sets=("forget-level2",)))
     assert load(RwkuConfig(path=FILES / "forget_level2.jsonl")) == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from sklearn.metrics import roc_auc_score
 from unlearn_suite import Example, TrainingError, losses
 from unlearn_suite_toxicity.probe_directions import corpus, probes
 from unlearn_suite_toxicity.probe_directions import losses as own
+from unlearn_suite_toxicity.probe_directions.config import ProbeDirectionsConfig
 from unlearn_suite_toxicity.probe_directions.directions import Axis
+from unlearn_suite_toxicity.probe_directions.objective import ProbeDirections
 
 
 def cloud(n: int, shift: float, seed: int, d: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -176,11 +179,23 @@ def test_too_few_toxic_texts_are_one_clear_error(stage, monkeypatch):
 
 def test_a_large_class_is_thinned_the_same_way_every_time():
     examples = [Example(f"e{i}", "x") for i in range(100)]
-    some = corpus._some(examples, 30)
-    assert len(some) == 30 and some == corpus._some(examples, 30)
+    some = corpus.some(examples, 30)
+    assert len(some) == 30 and some == corpus.some(examples, 30)
     assert [e.id for e in some] == [e.id for e in examples if e in some]
     assert max(int(e.id[1:]) for e in some) > 60, "not just the first ones"
-    assert corpus._some(examples, 100) == examples
+    assert corpus.some(examples, 100) == examples
+
+
+def test_retain_text_comes_from_all_datasets_of_the_role():
+    general = [Example(f"a{i}", "x", group="first") for i in range(300)]
+    general += [Example(f"b{i}", "x", group="last") for i in range(60)]
+    roles = {"retain": SimpleNamespace(encoded=[SimpleNamespace(example=e) for e in general])}
+    objective = ProbeDirections(ProbeDirectionsConfig())
+    objective.ctx = SimpleNamespace(roles=roles)
+    objective.corpus = SimpleNamespace(benign=[Example(f"c{i}", "x", group="own") for i in range(100)])
+    groups = [e.group for e in objective._retain_mix()]
+    assert groups.count("own") == 100 and groups.count("first") + groups.count("last") == 100
+    assert groups.count("last") >= 8, "a sixth of it, by hash"
 
 
 def test_train_and_validation_texts_share_no_prompt(tmp_path):
@@ -190,5 +205,5 @@ def test_train_and_validation_texts_share_no_prompt(tmp_path):
     assert not {e.unit for e in train} & {e.unit for e in val}
     # a few of many texts without units: both hashes must not be one
     many = [Example(f"text/{i}", "x") for i in range(4000)]
-    train, val = corpus._split(corpus._some(many, 200))
+    train, val = corpus._split(corpus.some(many, 200))
     assert 100 < len(train) < 180 and len(train) + len(val) == 200

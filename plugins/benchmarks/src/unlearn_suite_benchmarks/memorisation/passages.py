@@ -80,7 +80,8 @@ def _passages(config: PassagesConfig) -> Iterator[Example]:
         return
     for number, record in enumerate(records.read(config.path), start=1):
         prompt = record.text("prompt") if record.columns.get("prompt") else ""
-        yield Example(f"{stem}:{number}", text=record.text("text"), prompt=prompt, group=config.group)
+        text = records.continuing(prompt, record.text("text"))
+        yield Example(f"{stem}:{number}", text=text, prompt=prompt, group=config.group)
 
 
 def _part(passages: Sequence[Example], config: PassagesConfig) -> list[Example]:

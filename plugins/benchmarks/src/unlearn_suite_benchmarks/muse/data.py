@@ -104,7 +104,9 @@ def _records(config: MuseConfig, kind: str, split: str) -> Iterator[records.Reco
     names = [f"{kind}/{split}.*", f"{kind}/{split}-*.parquet"]
     flat = f"{FLAT[config.corpus]}_{kind}_{split.replace('retain_', 'retain2_')}.json"
     found = records.find_files(config.path, *names, *(f"{config.corpus}/{name}" for name in names), flat)
-    for file in found:
+    # the hub has older files of other types beside the tables that are read there
+    tables = [file for file in found if file.suffix == ".parquet"]
+    for file in tables or found:
         if file.name.removesuffix(".gz").endswith(".txt"):
             yield records.Record(str(file), {"text": records.read_text(file)})
         else:

@@ -35,7 +35,7 @@ _SHOTS = "Please briefly answer the following question.\n{query}\nAnswer:"
 _SUFFIX = "Please briefly answer the following question.\nQuestion: {query}"
 _GAP = re.compile("_{3,}")
 _STATED = "Question: {}\nAnswer: {}"
-_VERSION = "rwku 1"
+_VERSION = "rwku 2"
 _TRAIN_SHARE = 0.5
 
 
@@ -54,7 +54,8 @@ class RwkuConfig(records.Source):
     form: Literal["prompts", "statements"] = "prompts"
     """prompts: what is asked, the answer its text; statements: question and answer as one text to train on"""
     part: Literal["all", "train", "held-out"] = "all"
-    """all, or a half by the hash of the probe: train (to be trained on) or held-out; every passage is in train"""
+    """all, or a half by the hash of person and answer, so that no fact that is trained on is asked in other words:
+    train (to be trained on) or held-out; every passage is in train"""
     limit: int | None = Field(None, ge=1)
     """largest number of probes per person and set, in the order of the files (none = no limit)"""
 
@@ -110,8 +111,10 @@ def _records(config: RwkuConfig, name: ProbeSet) -> Iterator[records.Record]:
         error.message = f"the folder has no {name} of RWKU"
         error.hint = f"it should hold {on_hub}.jsonl; else name other sets than {name}"
         raise
+    depth = min(len(file.parts) for file in files)  # the hub has every probe in `All/` and deeper in `Target/` again
     for file in files:
-        yield from records.read(file)
+        if len(file.parts) == depth:
+            yield from records.read(file)
 
 
 def _example(record: records.Record, name: ProbeSet, person: str, index: int, form: str) -> Example:
@@ -122,12 +125,12 @@ def _example(record: records.Record, name: ProbeSet, person: str, index: int, fo
         raise record.fault("it has no answer")
     kind = str(record.columns.get("type") or "")
     group = (kind or "attack") if name == "forget-level3" else person
-    identity = f"rwku/{name}/{index}"
+    identity, unit = f"rwku/{name}/{index}", _unit(f"{person}: {answer}")
     if form == "statements":
         filled = _GAP.sub(lambda _: answer, query, count=1) if _GAP.search(query) else _STATED.format(query, answer)
-        return Example(identity, text=filled, group=group, unit=_unit(query))
+        return Example(identity, text=filled, group=group, unit=unit)
     template = _BLANK if name.endswith("level1") else _asked(kind, name)
-    return Example(identity, prompt=template.format(query=query), text=f" {answer}", group=group, unit=_unit(query))
+    return Example(identity, prompt=template.format(query=query), text=f" {answer}", group=group, unit=unit)
 
 
 def _asked(kind: str, name: ProbeSet) -> str:
@@ -137,5 +140,5 @@ def _asked(kind: str, name: ProbeSet) -> str:
 
 
 def _unit(text: str) -> str:
-    """The probe itself: what resampling and the split keep together."""
+    """What resampling and the split keep together: the fact, person and answer (or a passage)."""
     return sha256(" ".join(text.split()).casefold().encode()).hexdigest()[:16]

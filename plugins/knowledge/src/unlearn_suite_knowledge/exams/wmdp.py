@@ -23,7 +23,7 @@ class WmdpConfig(records.Source):
 
     path: Path | None = None
     """file of one field, or folder with a file or folder per field whose name holds bio, cyber or chem (.json, .jsonl,
-    .csv, .parquet with question, choices and answer); none = the hub"""
+    .parquet with question, choices and answer); none = the hub"""
     fields: tuple[FieldName, ...] = Field(("bio",), min_length=1)
     """bio (1,273 questions), cyber (1,987), chem (408)"""
     part: Part = "all"

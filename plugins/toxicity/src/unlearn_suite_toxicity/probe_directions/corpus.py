@@ -48,7 +48,7 @@ def build(ctx: StageContext, config: ProbeDirectionsConfig) -> Corpus:
         toxic = [e.example for e in ctx.roles["forget"].encoded]
         benign = [e.example for e in ctx.roles["retain"].encoded]
         source = "static"
-    toxic, benign = (_some(part, config.probe_texts) for part in (toxic, benign))
+    toxic, benign = (some(part, config.probe_texts) for part in (toxic, benign))
     if config.match_lengths:
         toxic, benign = same_lengths(toxic, benign, ctx.tokenizer)
     parts = [*_split(toxic), *_split(benign)]
@@ -98,14 +98,13 @@ def _on_policy(
     return toxic, benign
 
 
-def _some(examples: list[Example], most: int) -> list[Example]:
-    """At most `most` examples, the same ones on every call, in their order."""
+def some(examples: Sequence[Example], most: int) -> list[Example]:
+    """At most `most` examples from everywhere in the list, the same ones on every call, in their order."""
     if len(examples) <= most:
-        return examples
+        return list(examples)
     # Not the hash that splits them: those with the smallest of that would all be on one side.
-    by_hash = sorted(examples, key=lambda e: hashlib.sha256(f"some {e.id}".encode()).digest())
-    kept = {e.id for e in by_hash[:most]}
-    return [e for e in examples if e.id in kept]
+    by_hash = sorted(range(len(examples)), key=lambda i: hashlib.sha256(f"some {examples[i].id}".encode()).digest())
+    return [examples[i] for i in sorted(by_hash[:most])]
 
 
 def _split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:

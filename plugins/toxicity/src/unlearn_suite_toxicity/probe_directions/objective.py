@@ -63,12 +63,13 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
         record.save(ctx, self.steering)
 
     def _retain_mix(self) -> list[Example]:
-        """Benign continuations and the problem's retain text in the proportion of `general_share`."""
+        """Benign continuations and the problem's retain text, from all its datasets, in the proportion of
+        `general_share`."""
         own_text = self.corpus.benign
         general = [e.example for e in self.ctx.roles["retain"].encoded]
         share = self.config.general_share
         total = int(min(len(own_text) / max(1 - share, 1e-9), len(general) / max(share, 1e-9)))
-        return own_text[: round(total * (1 - share))] + general[: round(total * share)]
+        return corpus.some(own_text, round(total * (1 - share))) + corpus.some(general, round(total * share))
 
     def _replies(self) -> list[Example]:
         if not self.corpus.replies:
