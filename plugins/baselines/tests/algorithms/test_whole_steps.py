@@ -211,7 +211,7 @@ def test_adaptive_rmu_measures_the_base_activations(run, plain, tmp_path):
     p = plain(plain.ALIKE)
     h = p.hidden(p.rows["forget"][0][0])[2][1:]
     # |h - c u|^2 = |h|^2 - 2 c h.u + c^2 for a unit u on the positive orthant: c is what makes the loss
-    c = 4.0 * float(h.norm(dim=-1).mean())
+    c = 4.0 * float(h.detach().norm(dim=-1).mean())
     generator = torch.Generator().manual_seed(0)
     u = torch.rand(32, generator=generator)
     loss = ((h - c * (u / u.norm()).double()) ** 2).mean()
