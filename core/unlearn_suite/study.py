@@ -278,19 +278,21 @@ class _Study:
         return self._files[path]
 
 
-def _versions(entries: Iterable[EntryLike]) -> dict[str, str]:
-    """{distribution: version}; of plugin files of one name, all versions."""
+def _by_distribution(entries: Iterable[EntryLike]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for entry in entries:
         found.setdefault(entry.distribution, set()).add(entry.version)
-    return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
+    return found
+
+
+def _versions(entries: Iterable[EntryLike]) -> dict[str, str]:
+    """{distribution: version}; of plugin files of one name, all versions."""
+    return {name: ", ".join(sorted(versions)) for name, versions in _by_distribution(entries).items()}
 
 
 def check_versions(plugins: Mapping[str, str], entries: Iterable[EntryLike], where: str) -> None:
     """Raises `PlanError` when a plugin of a cell is no longer in the version that the cell was planned with."""
-    have: dict[str, set[str]] = {}
-    for entry in entries:
-        have.setdefault(entry.distribution, set()).add(entry.version)
+    have = _by_distribution(entries)
     for name, versions in plugins.items():
         if name in have and not set(versions.split(", ")) <= have[name]:
             raise PlanError(

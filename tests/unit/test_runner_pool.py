@@ -175,3 +175,11 @@ def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [threads_per_worker(n) for n in (1, 2, 3, 16)] == [8, 4, 2, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert [threads_per_worker(n) for n in (2, 4)] == [3, 2]
+
+
+def test_a_worker_names_the_cell_it_does_not_find(run: RunDir) -> None:
+    command = [sys.executable, "-m", "unlearn_suite.worker", str(run.path), "runs/x/cells/nothing"]
+    pipe = subprocess.PIPE  # as long as it is open the parent lives
+    with subprocess.Popen(command, stdin=pipe, stderr=pipe, text=True) as worker:
+        assert worker.wait(60) == 2 and worker.stderr is not None
+        assert "no folder 'runs/x/cells/nothing' below" in worker.stderr.read()

@@ -121,6 +121,20 @@ def test_cells_that_cannot_be_exported(run, call, tmp_path, text, told):
     assert not left(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("start", "told"),
+    [
+        ({"from": "random", "control": True}, "its model is random weights"),
+        ({"from": "start", "control": False, "key": "abc"}, "shared/starts/abc/patch.safetensors"),
+    ],
+)
+def test_what_an_untrained_cell_is(run, call, tmp_path, start, told):
+    (cell,) = run.path.glob("cells/*aaaa0*/cell.json")
+    cell.write_text(json.dumps({**json.loads(cell.read_text()), "start": start}))
+    done = call("export", cell.parent, "--to", tmp_path / "out")
+    assert done.code == 2 and told in done.err
+
+
 def test_a_cell_without_its_run(run, call, tmp_path):
     done = call("export", "aaaa1", "--to", tmp_path / "out")
     assert done.code == 2 and "--run RUN" in done.err
