@@ -41,19 +41,21 @@ class Guard:
         if why:
             self.bad += 1
             if self.bad > self._stop.patience or done == self._ctx.train.steps:
-                self._give_back(done, why)
+                told = f"stopped after step {done} of {self._ctx.train.steps}: {why}"
+                self._give_back({"stopped_after": done, "why": why}, told)
         else:
             self.good_step, self.bad = done, 0
             self._good = {name: p.detach().clone() for name, p in self._ctx.trainable.items()}
         return {"guard_retain_kl": found.kl, "guard_ppl_rise": found.ppl_rise}
 
     def close(self) -> Scalars:
-        """The closing scalars, and the readings for the page."""
+        """The closing scalars, and the readings for the page. Measures what `finish` made of the weights first."""
+        self._read_last_edit()
         lines = {"KL, nats per token": [(r[0], r[1]) for r in self._readings]}
         lines["perplexity rise"] = [(r[0], r[2]) for r in self._readings]
         limits = [f"KL {self._stop.retain_kl:g}"] if self._stop.retain_kl is not None else []
         limits += [f"perplexity rise {self._stop.ppl_rise:g}"] if self._stop.ppl_rise is not None else []
-        told = self.collapse["told"] if self.collapse else "No limit was passed: all steps count."
+        told = self.collapse["told"] if self.collapse else "No limit was passed: all of it counts."
         note = f"Limits: {', '.join(limits)}. {told}"
         self._ctx.report.series("Collapse guard", lines, x="step", y="on kept text", note=note)
         return {"guard_kept_step": float(self.good_step)}
@@ -67,6 +69,19 @@ class Guard:
         self._good = {n: placed_like(t.to(self._ctx.device), trainable[n]) for n, t in state["good"].items()}
         self._readings = [list(r) for r in state["readings"]]
 
+    def _read_last_edit(self) -> None:
+        """An objective may edit the weights when it finishes: a closed form does nothing else."""
+        kept = [torch.equal(p, self._good[name]) for name, p in self._ctx.trainable.items()]
+        if not self._ctx.processes.any(not all(kept)):
+            return
+        found = self._yardstick.drift()
+        done = self._ctx.train.steps
+        self._readings.append([float(done), found.kl, found.ppl_rise])
+        if why := self._over(found):
+            self._give_back({"stopped_after": done, "why": why}, f"took its last edit back: {why}")
+        else:
+            self.good_step = done
+
     def _over(self, found: Drift) -> str:
         """Which limit is passed, in words; "" for none."""
         limits = (
@@ -79,12 +94,16 @@ class Guard:
         ]
         return " and ".join(passed)
 
-    def _give_back(self, done: int, why: str) -> None:
+    def _give_back(self, end: dict[str, Any], told: str) -> None:
         with torch.no_grad():
             for name, parameter in self._ctx.trainable.items():
                 parameter.copy_(self._good[name])
         self._ctx.views.clear()
-        kept = f"the weights after step {self.good_step} are kept"
-        told = f"stopped after step {done} of {self._ctx.train.steps}: {why}; {kept}"
-        self.collapse = {"stopped_after": done, "kept": self.good_step, "why": why, "told": f"The stage {told}."}
+        kept = (
+            f"the weights after step {self.good_step} are kept"
+            if self.good_step
+            else "the weights from before the stage are kept"
+        )
+        told = f"{told}; {kept}"
+        self.collapse = {**end, "kept": self.good_step, "told": f"The stage {told}."}
         self._ctx.services.warn(f"the stage {told}")

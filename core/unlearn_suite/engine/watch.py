@@ -34,8 +34,8 @@ class Watch:
         return {**found, **(self._guard.after(step) if self._guard else {})}
 
     def close(self) -> Scalars:
-        found = self._monitor.close() if self._monitor else {}
-        return {**found, **(self._guard.close() if self._guard else {})}
+        found = self._guard.close() if self._guard else {}  # first: it may give weights back
+        return {**(self._monitor.close() if self._monitor else {}), **found}
 
     def state_dict(self) -> dict[str, Any]:
         parts = {"monitor": self._monitor, "guard": self._guard}

@@ -173,3 +173,43 @@ def test_held_out_text_is_whole_units_of_a_quarter_at_most_and_never_trained_on(
 def test_a_guard_without_a_limit_is_refused():
     with pytest.raises(ValidationError, match="needs `retain_kl` or `ppl_rise`"):
         Stop(every=2)
+
+
+class Edit(Ruin):
+    """A closed form: nothing but an edit at the end, to `size` times the weights."""
+
+    size = 5.0
+
+    def finish(self):
+        with torch.no_grad():
+            for parameter in self.ctx.trainable.values():
+                parameter.mul_(self.size)
+        return {}
+
+
+class SlightEdit(Edit):
+    size = 1.001
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_an_edit_at_the_end_is_measured_and_taken_back_where_it_does_harm(tmp_path, services, steps):
+    _, rows, weights, free = run(tmp_path / "free", services, stop=Stop(retain_kl=1e6, every=2), steps=steps, kind=Edit)
+    harm = last_reading(tmp_path / "free")
+    trained = weights[-1] if steps else dict(tiny_model("llama").named_parameters())
+    before = rows[-1]["guard_retain_kl"] if steps else 0.0
+    assert free.collapse is None and harm > 2 * before
+    stop = Stop(retain_kl=(before + harm) / 2, every=2)
+    model, _, _, result = run(tmp_path / "harm", services, stop=stop, steps=steps, kind=Edit)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, trained[name]), name
+    assert result.collapse["kept"] == steps and "retain KL" in result.collapse["why"]
+    (told,) = [line for line in services.said if "took its last edit back" in line]
+    assert ("after step 2 are kept" if steps else "from before the stage are kept") in told
+    model, _, _, result = run(tmp_path / "slight", services, stop=stop, steps=steps, kind=SlightEdit)
+    assert result.collapse is None and result.closing["guard_kept_step"] == steps
+    assert not torch.equal(model.model.layers[1].mlp.down_proj.weight, trained["model.layers.1.mlp.down_proj.weight"])
+
+
+def last_reading(folder):
+    (item,) = json.loads((folder / "a" / "report.json").read_text())["items"]
+    return item["lines"]["KL, nats per token"][-1][1]
