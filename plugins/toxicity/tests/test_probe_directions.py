@@ -50,7 +50,8 @@ def test_the_probe_points_to_class_one_and_shuffled_labels_fail():
         probe = probes.fit(x, labels, x_val, labels_val)
         assert x[labels == 1].mean(0) @ probe.weight > x[labels == 0].mean(0) @ probe.weight
     shuffled = np.random.default_rng(0).permutation(y)
-    assert 0.35 <= probes.fit(x, shuffled, x_val, y_val[np.random.default_rng(1).permutation(200)]).auroc <= 0.65
+    areas = [probes.fit(x, shuffled, x_val, y_val[np.random.default_rng(s).permutation(200)]).auroc for s in range(20)]
+    assert 0.4 <= np.mean(areas) <= 0.6
 
 
 def test_the_smallest_c_within_one_standard_error_is_taken():
@@ -153,6 +154,51 @@ def test_probes_and_directions_are_kept(stage):
     for block, v in load_file(kept / "directions.safetensors").items():
         assert float(v.norm()) == pytest.approx(1.0, abs=1e-5)
         assert table["blocks"][block]["scale"] > 0
+    ran = stage(train={"steps": 0}, layer_weights="auroc")
+    kept = ran.folder / "artifacts"
+    for block, weight in load_file(kept / "probes.safetensors").items():
+        probe = ran.objective.steering.probes[int(block)]
+        assert weight.numpy() == pytest.approx(probe.weight, rel=0, abs=0)
+        assert json.loads((kept / "probes.json").read_text())["blocks"][block]["bias"] == probe.bias
+
+
+@pytest.mark.parametrize("direction", ["logistic", "diffmean", "random"])
+def test_the_cosine_with_the_mean_difference_is_that_of_the_direction_in_use(stage, direction):
+    ran = stage(train={"steps": 0}, direction=direction)
+    table = json.loads((ran.folder / "artifacts" / "probes.json").read_text())["blocks"]
+    for block, v in load_file(ran.folder / "artifacts" / "directions.safetensors").items():
+        data = ran.objective.steering.features[int(block)]
+        d = data.x[data.y == 1].mean(0) - data.x[data.y == 0].mean(0)
+        expected = v.double().numpy() @ d / np.linalg.norm(d) / np.linalg.norm(v.double().numpy())
+        assert table[block]["cos_v_diffmean"] == pytest.approx(expected, abs=1e-6)
+        assert (abs(expected - 1) < 1e-5) == (direction == "diffmean")
+
+
+def test_learned_weights_are_kept_as_they_ended_and_follow_the_blocks_own_losses(stage):
+    ran = stage(train={"steps": 4}, layer_weights="learned", weight_rate=0.5)
+    alpha = {b: 0.5 * sum(row[f"forget_{b}"] for row in ran.rows) for b in (1, 2)}
+    expected = np.exp(alpha[1]) / (np.exp(alpha[1]) + np.exp(alpha[2]))
+    table = json.loads((ran.folder / "artifacts" / "probes.json").read_text())["blocks"]
+    assert table["1"]["weight"] == pytest.approx(expected, rel=1e-6) and expected != pytest.approx(0.5, abs=1e-4)
+    assert ran.rows[0]["forget"] == pytest.approx(np.mean([ran.rows[0][f"forget_{b}"] for b in (1, 2)]), rel=1e-6)
+
+
+def test_the_shift_of_benign_text_is_told_and_warned_of(stage):
+    ran = stage(train={"steps": 8, "lr": 3e-2}, retain_weight=0.0, perp_weight=0.0)
+    steering = ran.objective.steering
+    for block in (1, 2):
+        benign = steering.corpus.benign_val
+        views = ran.result.views
+        now, before = (steering.reader.tokens(view, benign)[block] for view in (views.policy, views.reference))
+        axis = steering.directions[block].axes[0]
+        pooled = steering.reader.features(views.policy, steering.corpus)[block]
+        expected = (pooled.x_val[pooled.y_val == 0] - steering.features[block].x_val[pooled.y_val == 0]).mean(0)
+        told = ran.result.closing[f"benign_shift_{block}"]
+        assert told == pytest.approx(float(expected @ axis.read.double().numpy()) / axis.scale, rel=1e-6)
+        assert np.sign(told) == np.sign(float((now.mean(0) - before.mean(0)) @ axis.read))
+    warned = any("over-steered" in line for line in ran.services.said)
+    assert warned == (max(abs(ran.result.closing[f"benign_shift_{b}"]) for b in (1, 2)) > 0.2)
+    assert warned
 
 
 def test_without_prompts_the_roles_themselves_are_the_classes(stage, roles):

@@ -176,6 +176,12 @@ def test_detach_below_trains_each_block_for_its_own_term(stage):
             torch.testing.assert_close(grad, whole[name])
 
 
+@pytest.mark.parametrize("arch", ["olmo2", "gemma3"])
+def test_closed_form_is_refused_where_what_is_written_is_scaled(stage, arch):
+    with pytest.raises(TrainingError, match="norm and scale"):
+        stage(loss="closed-form", train={"steps": 0}, arch=arch)
+
+
 def test_closed_form_does_not_train(stage):
     ran = stage(loss="closed-form", train={"steps": 0})
     shape = ran.objective.ctx.shape
@@ -308,9 +314,11 @@ def test_the_page_gets_tables_and_a_series(stage):
         "Probes",
         "Directions compared",
         "Tokens along the directions",
+        "Projections before and after training",
         "Probes before and after training",
     ]
-    table, cosines, tokens, series = items
+    table, cosines, tokens, projections, series = items
+    assert [row[:2] for row in projections["rows"]] == [[b, text] for b in (1, 2) for text in ("benign", "toxic")]
     assert [row[0] for row in table["rows"]] == [1, 2]
     v = [ran.objective.steering.directions[b].v for b in (1, 2)]
     assert cosines["rows"][0][2] == pytest.approx(float(v[0] @ v[1]), abs=1e-5)

@@ -6,6 +6,7 @@ weights, arXiv:2406.11717; GLOSS, arXiv:2505.17078).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 from unlearn_suite import ModelShape, StageContext, TrainingError
 
 from .directions import Axis, Direction
+
+POST_NORM = re.compile(r"\.post_(feedforward|mlp)_layernorm\.weight$")
+"""gains between a block's output matrices and the residual stream (OLMo-2, Gemma 2 and 3)"""
 
 
 def apply(ctx: StageContext, directions: dict[int, Direction], strength: float) -> None:
@@ -42,10 +46,17 @@ def writes_columns(shape: ModelShape) -> bool:
 
 
 def check(ctx: StageContext) -> None:
-    """Raises `TrainingError` where the stage asks for training."""
+    """Raises `TrainingError` where the stage asks for training, or the model scales what its matrices have written."""
     if ctx.train.steps or ctx.train.lora is not None:
         raise TrainingError(
             "`loss: closed-form` edits the weights once and does not train",
             code="closed-form",
             hint="write `steps: 0` beside `use`, and no `lora`",
+        )
+    if any(POST_NORM.search(name) for name in ctx.shape.tensors):
+        raise TrainingError(
+            "this model's blocks norm and scale what their output matrices write, so that a direction taken out of the "
+            "matrices would come back",
+            code="post-norm",
+            hint="take another loss than `closed-form`",
         )

@@ -54,7 +54,6 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
             closed_form.check(ctx)
         self.corpus = corpus.build(ctx, self.config)
         self.steering = Steering(ctx, self.config, self.corpus, self._blocks(ctx.shape))
-        self._block_losses: dict[int, float] = {}
         ctx.set_role("forget", self.corpus.toxic)
         if self.corpus.source == "on-policy":
             ctx.set_role("retain", self._retain_mix())
@@ -87,11 +86,10 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
             record.save(self.ctx, self.steering)
         if self.config.ce_weight:
             batch = {**batch, "reply": self.ctx.draw("reply", self.ctx.step_index)}
-        self._block_losses.clear()
         scalars = super().step(batch)
         if self.config.layer_weights == "learned":
             scalars |= {f"lambda_{b}": w for b, w in self.steering.weights.items()}
-            self.steering.learned.update(self._block_losses)
+            self.steering.learned.update({b: scalars[f"forget_{b}"] for b in self.steering.blocks})
         return scalars
 
     def loss(self, batch: Mapping[str, Batch]) -> Loss:
@@ -120,12 +118,12 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
         h, ref = self.ctx.policy.hidden(f, blocks), self.ctx.reference.hidden(f, blocks)
         over: Literal["content", "response"] = "content" if self.config.positions == "all" else "response"
         with_perp = self.config.perp_weight > 0 and self.config.loss != "counterfactual"
-        forget, perp = [], []
+        forget, perp, own_scalars = [], [], {}
         below = -1
         for block, share in self.steering.weights.items():
             d = self.steering.directions[block]
             value = f.mean(own.forget(self.config, h[block], ref[block], d), over)
-            self._block_losses[block] = self._block_losses.get(block, 0.0) + self.ctx.total(value.detach())
+            own_scalars[f"forget_{block}"] = value.detach()
             forget.append(self._for_block(share * value, below, block))
             if with_perp:
                 edits = [a.edit for a in d.axes]
@@ -135,7 +133,7 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
         parts["forget"] = sum(forget[1:], forget[0])
         if perp:
             parts["perp"] = sum(perp[1:], perp[0])
-        return self._diagnostics(f, h, ref)
+        return {**own_scalars, **self._diagnostics(f, h, ref)}
 
     def _for_block(self, term: Tensor, below: int, block: int) -> Tensor:
         """`term`, or with `detach_below` one that trains the blocks from `below` (exclusive) to `block` only."""
@@ -183,11 +181,12 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
             record.save(self.ctx, self.steering)
 
     def finish(self) -> Scalars:
-        """AUROC of the old probes and of probes fitted afresh on the trained model (probe evasion)."""
+        """AUROC of the old probes and of probes fitted afresh on the trained model, and the shift of benign text."""
         if self.config.loss == "closed-form":
             closed_form.apply(self.ctx, self.steering.directions, self.config.edit_strength)
-        found = record.evasion(self.ctx, self.steering)
-        return {f"{name}_{block}": area for name, areas in found.items() for block, area in areas.items()}
+        if self.config.layer_weights == "learned":
+            record.save(self.ctx, self.steering)
+        return record.evasion(self.ctx, self.steering)
 
 
 def _kl(reference: Tensor, _: Tensor, policy: Tensor) -> Tensor:
