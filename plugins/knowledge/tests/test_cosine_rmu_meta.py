@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -225,8 +227,64 @@ def test_an_attack_that_explodes_is_told_once(tmp_path):
     _, objective, _, services = run(tmp_path, steps=1, meta="relearn", inner_loss="rep")
     before = len(services.said)
     for ratio in (9.0, 11.0, 400.0):
-        objective.meta.bite.judge(ratio, None)
+        objective.meta.bite.judge(ratio)
     assert len(services.said) == before + 1 and "11 times" in services.said[-1]
+
+
+def test_generalise_tells_of_an_explosion_too(tmp_path):
+    _, objective, rows, _ = run(tmp_path, steps=3, meta="generalise", fork_every=1, meta_start=0.0)
+    assert objective.meta.bite.ratios == [row["generalise_norm_ratio"] for row in rows]
+
+
+def test_the_page_tells_whether_the_attacks_bite(tmp_path):
+    options = {"inner_loss": "rep", "inner_lr": (1e-7, 1e-7), "inner_steps": 1, "fork_every": 1}
+    _, _, rows, _ = run(tmp_path, steps=17, **options)
+    (report,) = tmp_path.rglob("report.json")
+    (table,) = [i for i in json.loads(report.read_text())["items"] if i["title"].startswith("Do the simulated")]
+    bites = [row["bite"] for row in rows if "bite" in row]
+    ratios = [row["meta_norm_ratio"] for row in rows if "meta_norm_ratio" in row]
+    (bite, ratio) = table["rows"]
+    assert bite[1:4] == pytest.approx([4, median(bites), min(bites)]) and bite[5].startswith("ALARM")
+    assert ratio[1:4] == pytest.approx([len(ratios), median(ratios), max(ratios)]) and ratio[5] == "quiet"
+
+
+@pytest.mark.parametrize("inner_loss", ["rep", "ce"])
+def test_bite_is_the_share_of_the_lost_ability_that_is_won_back(tmp_path, inner_loss):
+    """A = (L(phi) - L(psi)) / (L(phi) - L(base)), L by plain forward passes in float64."""
+    model, objective, _, _ = run(tmp_path, steps=8, meta="relearn", inner_loss=inner_loss, meta_weight=0.01)
+    ctx, meta = objective.ctx, objective.meta
+    ctx.step_index = 0
+    x = ctx.draw("meta-forget", 3)
+    base = tiny_model("llama").double()
+    states = {}
+
+    def loss():
+        now = copy.deepcopy(model).double()
+        kw = {"input_ids": x.input_ids, "attention_mask": x.attention_mask, "output_hidden_states": True}
+        with torch.no_grad():
+            out, ref = now(**kw), base(**kw)
+            mask = x.mask("content")
+            if inner_loss == "rep":
+                block = meta.terms.block
+                h, h_ref = (o.hidden_states[block + 1][mask] for o in (out, ref))
+                return float(((h - h_ref).square().sum(-1) / h_ref.square().sum(-1)).mean()), 0.0
+            labels, keep = x.input_ids[:, 1:], mask[:, 1:]
+            found = []
+            for o in (out, ref):
+                logprobs = o.logits[:, :-1].log_softmax(-1).gather(-1, labels[..., None])[..., 0]
+                found.append(float(-logprobs[keep].mean()))
+            return tuple(found)
+
+    reading = meta.bite.reading(x)
+    states["phi"], zero = loss()
+    with torch.no_grad():
+        for name, p in ctx.trainable.items():  # an attacker that undoes a third of the way
+            p.add_((base.get_parameter(name).float() - p) / 3)
+    ctx.policy.clear()
+    reading.after()
+    states["psi"], zero = loss()
+    expected = (states["phi"] - states["psi"]) / (states["phi"] - zero)
+    assert reading.value() == pytest.approx(expected, rel=1e-3) and 0.05 < expected < 0.95
 
 
 def test_a_biting_attack_wins_back_what_was_forgotten(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from unlearn_suite import Batch, Scalars, StageContext
+from unlearn_suite import Batch, StageContext
 
 from .config import CosineRmuConfig
 from .terms import Terms, next_token_loss
@@ -28,6 +28,7 @@ class Bite:
     def __init__(self, ctx: StageContext, config: CosineRmuConfig, terms: Terms) -> None:
         self.ctx, self.config, self.terms = ctx, config, terms
         self.seen: list[float] = []
+        self.ratios: list[float] = []
         self.warned: list[str] = []
 
     def reading(self, x: Batch) -> Reading:
@@ -48,21 +49,39 @@ class Bite:
             return 0.0
         return self.ctx.total(next_token_loss(self.ctx.reference, x))
 
-    def judge(self, norm_ratio: float, bite: float | None) -> None:
+    def judge(self, norm_ratio: float, bite: float | None = None) -> None:
         """`bite`: of an attack that relearns, when it was measured."""
+        self.ratios.append(norm_ratio)
         if norm_ratio > EXPLOSION:
             self._warn(
                 "explosion",
                 f"the meta-gradient was {norm_ratio:.3g} times the plain one (it is clipped): lower inner_lr",
             )
         if bite is not None:
-            self.seen = [*self.seen, bite][-EVERY:]
-            if len(self.seen) >= ENOUGH and median(self.seen) < NO_OP:
+            self.seen.append(bite)
+            last = self.seen[-EVERY:]
+            if len(last) >= ENOUGH and median(last) < NO_OP:
                 self._warn(
                     "no-op",
-                    f"simulated attacks win back {100 * median(self.seen):.2g} % of what was forgotten (median), so "
+                    f"simulated attacks win back {100 * median(last):.2g} % of what was forgotten (median), so "
                     "the meta-gradient says little new: raise inner_lr or inner_steps",
                 )
+
+    def close(self) -> None:
+        """The table on the page, where anything was measured."""
+        rows: list[list[float | int | str | None]] = []
+        if self.seen:
+            state = "ALARM: the attacks do nothing" if "no-op" in self.warned else "quiet"
+            rows.append(["bite", len(self.seen), median(self.seen), min(self.seen), f"median below {NO_OP:g}", state])
+        if self.ratios:
+            worst = max(self.ratios)
+            state = "ALARM: the meta-gradient explodes" if worst > EXPLOSION else "quiet"
+            name = "meta-gradient / plain"
+            rows.append([name, len(self.ratios), median(self.ratios), worst, f"above {EXPLOSION:g}", state])
+        if rows:
+            columns = ["reading", "times", "median", "worst", "alarm", ""]
+            note = "Bite: the share of what was forgotten that a simulated attacker wins back. Tune for 0.3 to 0.7."
+            self.ctx.report.table("Do the simulated attacks bite?", columns, rows, note)
 
     def _warn(self, kind: str, text: str) -> None:
         if kind not in self.warned:
@@ -70,10 +89,10 @@ class Bite:
             self.ctx.services.warn(f"cosine-rmu, step {self.ctx.step_index}: {text}")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"bites": list(self.seen), "warned": list(self.warned)}
+        return {"bites": list(self.seen), "ratios": list(self.ratios), "warned": list(self.warned)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.seen, self.warned = list(state["bites"]), list(state["warned"])
+        self.seen, self.ratios, self.warned = (list(state[name]) for name in ("bites", "ratios", "warned"))
 
 
 class Reading:
@@ -89,9 +108,10 @@ class Reading:
         if self._x is not None:
             self._after = self._owner.loss(self._x)
 
-    def scalars(self) -> Scalars:
+    def value(self) -> float | None:
+        """A; None when it was not measured."""
         if self._x is None:
-            return {}
+            return None
         gap = self._before - self._owner.base_loss(self._x)
         lost = abs(gap) > NOTHING * abs(self._before)
-        return {"bite": (self._before - self._after) / gap if lost else 0.0}
+        return (self._before - self._after) / gap if lost else 0.0

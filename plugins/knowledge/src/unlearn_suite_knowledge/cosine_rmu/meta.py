@@ -86,9 +86,11 @@ class MetaGradient:
             "meta_forget": found.outer_losses[config.inner_steps],
             "meta_norm_ratio": ratio,
             "inner_displacement": found.displacement,
-            **reading.scalars(),
         }
-        self.bite.judge(ratio, None if benign else scalars.get("bite"))
+        bite = reading.value()
+        if bite is not None:
+            scalars["bite_benign" if benign else "bite"] = bite
+        self.bite.judge(ratio, None if benign else bite)
         return scalars
 
     def _generalise(self, x: Batch, retain: Batch, base_norm: float, weight: float, a: float) -> Scalars:
@@ -107,6 +109,7 @@ class MetaGradient:
             inner, outer, lr=self._rate(), readouts={1: 1.0}, optimizer=config.inner_optimizer, order=config.order
         )
         ratio = self._add(found.gradient, base_norm, weight)
+        self.bite.judge(ratio)
         return {"generalise_loss": found.outer_losses[1], "generalise_norm_ratio": ratio}
 
     def _add(self, gradient: Mapping[str, Tensor], base_norm: float, weight: float) -> float:

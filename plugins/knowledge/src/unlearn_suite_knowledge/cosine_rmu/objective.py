@@ -69,6 +69,10 @@ class CosineRmu(LossObjective[CosineRmuConfig]):
         change = self.config.retain_weight_lr * (retain - self.config.retain_target)
         self.retain_weight = max(self.retain_weight + change, 0.0)
 
+    def finish(self) -> Scalars:
+        self.meta.bite.close()
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "targets": self.targets.state_dict(),
