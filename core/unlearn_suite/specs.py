@@ -42,7 +42,17 @@ class Lora(Config):
     """the update is scaled by alpha / rank"""
 
 
-DetectorName = Literal["norm-ratio", "single-direction", "retain-kl", "retain-perplexity", "update", "own-output"]
+DetectorName = Literal[
+    "norm-ratio",
+    "single-direction",
+    "retain-kl",
+    "retain-perplexity",
+    "update",
+    "norms-above",
+    "junk-direction",
+    "forget-word",
+    "own-output",
+]
 
 
 class Diagnostics(Config):
@@ -51,7 +61,8 @@ class Diagnostics(Config):
     detectors: tuple[DetectorName, ...] = Field(
         ("norm-ratio", "single-direction", "retain-kl", "retain-perplexity", "update"), min_length=1
     )
-    """which; `own-output` samples from the model, once before training and once after"""
+    """which; `own-output` samples from the model, once before training and once after, and `norms-above`,
+    `junk-direction` and `forget-word` read it to its end several times"""
     every: int = Field(10, ge=1)
     """steps between two measurements; the last step is always measured"""
     examples: int = Field(8, ge=2)

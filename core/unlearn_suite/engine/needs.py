@@ -11,8 +11,8 @@ from ..specs import Train
 from .objective import Requirements
 from .shape import ModelShape
 
-TO_THE_END = frozenset({"retain-kl", "retain-perplexity", "own-output"})
-"""detectors that read the model's predictions"""
+TO_THE_END = frozenset({"retain-kl", "retain-perplexity", "norms-above", "junk-direction", "forget-word", "own-output"})
+"""detectors that read the model to its end"""
 
 
 def with_watchers(needs: Requirements, train: Train) -> Requirements:

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from unlearn_suite import Config, Example, Loss, LossObjective, Objective, Requirements, TrainingError, text_statistics
+from unlearn_suite.engine.diagnostics import junk_direction
 from unlearn_suite.engine.diagnostics.detector import Alarm
 from unlearn_suite.engine.loop import StageJob, run_stage
 from unlearn_suite.specs import Diagnostics, Train
 from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
 
-EVERYTHING = ("norm-ratio", "single-direction", "retain-kl", "retain-perplexity", "update", "own-output")
-QUIET = EVERYTHING[:-1]
+ON = ("norm-ratio", "single-direction", "retain-kl", "retain-perplexity", "update")
+QUIET = (*ON, "norms-above", "junk-direction", "forget-word")
+EVERYTHING = (*QUIET, "own-output")
 
 
 class Gentle(LossObjective[Config]):
@@ -42,12 +44,13 @@ class Edit(Objective[Config]):
 
     pattern = r".*(mlp\.down_proj|self_attn\.o_proj|embed_tokens|lm_head)\.weight"
 
-    def __init__(self, edit):
+    def __init__(self, edit, reads=3):
         super().__init__(Config())
         self.edit = edit
+        self.reads = reads
 
     def requirements(self, shape):
-        return Requirements(shape.match(self.pattern), reads=3)
+        return Requirements(shape.match(self.pattern), reads=self.reads)
 
     def step(self, batch):
         with torch.no_grad():
@@ -211,6 +214,99 @@ def test_readings_are_those_of_the_equations(examples, tmp_path):
     assert rows[-1]["diag_retain_ppl_rise"] == pytest.approx(math.exp((start - now) / count) - 1, rel=1e-3)
     assert rows[-1]["diag_norm_retain_mean"] == pytest.approx(float(torch.cat(ratios).mean()), rel=1e-5)
     assert rows[-1]["diag_norm_retain_min"] == pytest.approx(float(torch.cat(ratios).min()), rel=1e-5)
+
+
+ABOVE = {
+    "diag_norm_forget_above": (
+        lambda n, p: p.mul_(40.0 if "3.mlp.down" in n else 1.0),
+        "later activations of forgotten",
+    ),
+    "diag_norm_retain_above": (lambda n, p: p.mul_(0.5 if "layers.3" in n else 1.0), "later activations of kept"),
+}
+
+
+@pytest.mark.parametrize("scalar", ABOVE)
+def test_what_happens_above_the_block_that_is_read_is_seen(scalar, examples, tmp_path):
+    edit, words = ABOVE[scalar]
+    _, rows, _, services = run(examples, tmp_path, Edit(edit, reads=1), steps=2, detectors=("norms-above",))
+    assert any(scalar in line and words in line for line in services.said), services.said
+    assert table(tmp_path)[scalar][2] == pytest.approx(rows[1][scalar])
+    _, rows, _, _ = run(examples, tmp_path / "last", Edit(edit, reads=3), steps=2, detectors=("norms-above",))
+    assert not any(name.startswith("diag_") for name in rows[1])
+
+
+def logprobs(model, ids, edit=None):
+    """([T - 1] log-probs of the labels, [T, D] the output of block 2) of one text, in float64."""
+    block = model.model.layers[2]
+    handle = block.register_forward_hook(lambda _, __, out: edit(out)) if edit else None
+    with torch.no_grad():
+        out = model(input_ids=torch.tensor([ids]), output_hidden_states=True)
+    if handle:
+        handle.remove()
+    logp = out.logits[0, :-1].log_softmax(-1).gather(1, torch.tensor(ids)[1:, None])[:, 0]
+    return logp, out.hidden_states[3][0]
+
+
+def test_the_recovery_is_that_of_a_plain_ablation(examples, tmp_path, monkeypatch):
+    monkeypatch.setattr(junk_direction, "LOST", 0.01)
+    model, rows, _, services = run(examples, tmp_path, Gentle(Config()), steps=8, lr=0.3, detectors=("junk-direction",))
+    model, base, tokenizer = model.double(), tiny_model("llama").double(), tiny_tokenizer()
+    texts = [tokenizer(e.text)["input_ids"][:24] for e in by_hash(examples["forget"])]
+    read = {name: [logprobs(m, ids) for ids in texts] for name, m in (("now", model), ("base", base))}
+    mean = {name: torch.cat([h[1:] for _, h in found]).mean(0) for name, found in read.items()}
+    d = torch.nn.functional.normalize(mean["now"] - mean["base"], dim=0)
+
+    def ablate(h):
+        return h - ((h @ d) - mean["base"] @ d)[..., None] * d
+
+    nll = {name: -torch.cat([logp for logp, _ in found]).mean() for name, found in read.items()}
+    nll["ablated"] = -torch.cat([logprobs(model, ids, ablate)[0] for ids in texts]).mean()
+    lost = float(nll["now"] - nll["base"])
+    assert lost > 0.01 and rows[-1]["diag_forget_nll_rise"] == pytest.approx(lost, rel=1e-4)
+    recovery = float(nll["now"] - nll["ablated"]) / lost
+    assert rows[-1]["diag_junk_recovery"] == pytest.approx(recovery, rel=1e-3)
+    assert any("diag_junk_recovery" in line for line in services.said) == (recovery > 0.5)
+
+
+def test_what_hides_behind_one_direction_is_told(examples, tmp_path):
+    """Block 2 writes something large along one direction, whatever it reads."""
+
+    def hide(name, p):
+        if "2.mlp.down" in name:
+            drawn = torch.Generator().manual_seed(0)
+            u, w = (torch.randn(n, generator=drawn) for n in p.shape)
+            p.add_(4.0 * torch.outer(u / u.norm(), w))
+
+    _, rows, _, services = run(examples, tmp_path, Edit(hide, reads=2), steps=2, detectors=("junk-direction",))
+    assert rows[-1]["diag_forget_nll_rise"] > 0.1 and rows[-1]["diag_junk_recovery"] > 0.8
+    assert any("brings back what was forgotten" in line for line in services.said)
+
+
+def test_the_forgotten_word_is_compared_with_a_kept_one(examples, tmp_path):
+    model, rows, _, _ = run(
+        examples, tmp_path, Gentle(Config()), steps=8, lr=0.1, length=64, detectors=("forget-word",)
+    )
+    model, base, tokenizer = model.double(), tiny_model("llama").double(), tiny_tokenizer()
+    kept, gone = ([e.text for e in by_hash(examples[role])] for role in ("retain", "forget"))
+    known = {w.lower() for text in kept for w in text.split()}
+
+    def longest(text, known):
+        words = [w for w in text.split() if len(w) > 2 and w.isalpha()]
+        return max([w for w in words if w.lower() not in known] or words, key=len)
+
+    def fall(words):
+        total = count = 0.0
+        for word, text in zip(words, kept, strict=True):
+            start = len(tokenizer(word)["input_ids"])
+            ids = tokenizer(word)["input_ids"] + tokenizer(" " + text)["input_ids"]
+            total += float((logprobs(base, ids)[0] - logprobs(model, ids)[0])[start - 1 :].sum())
+            count += len(ids) - start
+        return total / count
+
+    first = [longest(text, known) for text in gone]
+    assert not {w.lower() for w in first} & known
+    expected = math.expm1(fall(first) - fall([longest(kept[i - 1], set()) for i in range(4)]))
+    assert rows[-1]["diag_forget_word"] == pytest.approx(expected, rel=1e-3, abs=1e-6) and abs(expected) > 1e-3
 
 
 def test_a_role_that_is_not_there_is_one_clear_error(examples, tmp_path):

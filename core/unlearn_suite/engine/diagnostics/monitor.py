@@ -11,7 +11,10 @@ from ...specs import DetectorName, Diagnostics
 from ..context import StageContext
 from ..objective import Scalars
 from .detector import Alarm, Bench, Detector
+from .forget_word import ForgetWord
+from .junk_direction import JunkDirection
 from .norm_ratio import NormRatio
+from .norms_above import NormsAbove
 from .own_output import OwnOutput
 from .retain_drift import RetainKl, RetainPerplexity
 from .single_direction import SingleDirection
@@ -23,6 +26,9 @@ DETECTORS: Mapping[DetectorName, type[Detector]] = {
     "retain-kl": RetainKl,
     "retain-perplexity": RetainPerplexity,
     "update": Update,
+    "norms-above": NormsAbove,
+    "junk-direction": JunkDirection,
+    "forget-word": ForgetWord,
     "own-output": OwnOutput,
 }
 
