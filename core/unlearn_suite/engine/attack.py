@@ -23,13 +23,8 @@ A = TypeVar("A", bound=AttackConfig)
 
 
 class AttackContext:
-    """The unlearned model under attack. Whatever happens to it is undone, bit for bit, when the attack is over.
-
-    `model` and `tokenizer` are the live objects; weights are changed through `adversary` (inner steps) or `put`.
-    `examples`: the problem's data by role. `generator` is the only randomness, seeded by the cell. `originals`:
-    published values of the tensors that unlearning has changed. `say` tells the user something. `chat`: how the
-    problem's prompts become turns of the user; none = they are plain text.
-    """
+    """The unlearned model under attack. What `put` and `adversary` do to it is undone, bit for bit, when the attack is
+    over; change weights through these two only."""
 
     def __init__(
         self,
@@ -42,19 +37,28 @@ class AttackContext:
         chat: ChatTemplate | None = None,
     ) -> None:
         self.model = model
+        """the live transformers model, in evaluation mode; batches belong on its `device`"""
         self.tokenizer = tokenizer
+        """its tokenizer"""
         self.examples = examples
+        """the raw examples of every data role of the problem"""
         self.seed = seed
+        """the cell's seed"""
         self.originals = originals
+        """full name -> value in the published model, of the tensors that have been changed since; read only"""
         self.say = say
+        """one line to the user"""
         self.chat = chat
+        """how prompts become turns of the user; None = they are plain text"""
         self.shape = ModelShape.of(model)
+        """blocks, widths and tensor names of the model"""
         self.generator: Generator = torch.Generator().manual_seed(seed)
+        """the only randomness an attack may use, on the CPU, seeded by the cell"""
         self._before: dict[str, Tensor] = {}
 
     @cached_property
     def parameters(self) -> Mapping[str, nn.Parameter]:
-        """All weights by name."""
+        """Full name -> parameter, of all weights. Read them; to change one, `put`."""
         return dict(self.model.named_parameters())
 
     @cached_property
@@ -63,29 +67,38 @@ class AttackContext:
 
     @property
     def policy(self) -> View:
-        """The attacked model, to be read in a loss."""
+        """The model as it is now, attacked so far. Gradients reach what an `adversary` walk moves, within it."""
         return self._views.policy
 
     @cached_property
     def adversary(self) -> Adversary:
-        """Takes inner steps; see `StageContext.adversary`."""
+        """Takes inner steps: `with ctx.adversary.walk(...)`. Nothing is trained here, so give `tensors="all"` or
+        `"lora"`. `Adversary.attack`, the gradient of an attack, is for objectives."""
         return Adversary(self._views, self.generator, self.say)
 
     def encode(self, role: str, length: int) -> RoleData:
-        """A role's examples as tokens, cut at `length`; its `batch(step, size)` is a function of (seed, step)."""
+        """A role's examples as tokens, cut at `length`; its `batch(step, size)` is a function of (seed, role, step), on
+        the CPU: move it with `.to(ctx.model.device)`.
+
+        Raises `KeyError` for a role that the problem has not, `ValueError` when no example has two tokens.
+        """
         encoded = encode(self.tokenizer, self.examples[role], length, chat=self.chat)
         return RoleData(role, encoded, self.tokenizer.pad_token_id or 0, self.seed)
 
     def put(self, name: str, values: Tensor) -> None:
-        """Give a weight other values, of its shape."""
+        """Give a weight (its full name) other values, of its shape. Raises `KeyError` for a name the model lacks."""
         parameter = self.parameters[name]
         self._before.setdefault(name, parameter.detach().clone())
         with torch.no_grad():
             parameter.copy_(values)
         self._views.clear()
 
+    def published(self) -> dict[str, Tensor]:
+        """Full name -> value in the published model, of all that unlearning and this attack so far have changed."""
+        return {**self._views.before, **self._before, **self.originals}
+
     def restore(self) -> None:
-        """Undo every `put`."""
+        """Undo every `put`. The host does so when the attack is over."""
         with torch.no_grad():
             for name, values in self._before.items():
                 self.parameters[name].copy_(values)
@@ -97,11 +110,14 @@ class Attack(Generic[A]):
     """One attack. Made anew for every cell."""
 
     def __init__(self, config: A) -> None:
+        """`config`: the options, an instance of the class that the spec names."""
         self.config = config
+        """the options"""
 
     def run(self, ctx: AttackContext) -> Iterator[AttackPoint]:
         """Change the model and yield each point of `config.points()`, in their order, when the model is there.
 
-        The host scores the model before it asks for the next one.
+        The host scores the model before it asks for the next one, and may not ask for all of them: it closes the
+        generator then. Other points than promised are a `PluginError` (`plugin-attack`).
         """
         raise NotImplementedError

@@ -34,7 +34,12 @@ _HEAD_ROWS = 1024
 
 
 class View:
-    """One way to read the model. All methods take a `Batch` and keep its shapes and padding."""
+    """One way to read the model. Results have the shape of the `Batch`, padding included: hidden states and logits at
+    padding mean nothing.
+
+    With autograd, and without, nothing is computed twice for a batch until the weights change or `clear` is called: ask
+    in any order. Do not change a result in place.
+    """
 
     def __init__(self, prefix: SharedPrefix, trainable: Mapping[str, Tensor], frozen: bool) -> None:
         self._prefix = prefix
@@ -46,7 +51,11 @@ class View:
         self._given: WeakKeyDictionary[Batch, dict[int, Tensor]] = WeakKeyDictionary()
 
     def hidden(self, batch: Batch, blocks: Iterable[int]) -> dict[int, Tensor]:
-        """{block: output [B, T, D]} (the residual stream after the block, HF `hidden_states[block + 1]`)."""
+        """{block: output [B, T, D]} in the model's dtype: the residual stream after the block.
+
+        That is `hidden_states[block + 1]` of transformers (which puts the final norm on the last one; this does not).
+        Outputs below the lowest trained block have no gradient. Raises `PlanError` (`no-such-block`).
+        """
         wanted = list(dict.fromkeys(blocks))
         for block in wanted:
             self._replay.shape.check_block(block)
@@ -65,7 +74,7 @@ class View:
         """A twin of `batch` for which this view takes `hidden` [B, T, D] as the output of `block`, and goes on from it.
 
         For latent perturbations, and (with the last block) for the logits of any hidden state. Gradients reach
-        `hidden`, through the policy only.
+        `hidden`, through the policy only. Raises `PlanError` (`no-such-block`).
         """
         self._replay.shape.check_block(block)
         twin = replace(batch)
@@ -73,7 +82,7 @@ class View:
         return twin
 
     def logits(self, batch: Batch) -> Tensor:
-        """[B, T, V] in the model's dtype; position t predicts token t + 1."""
+        """[B, T, V] in the model's dtype; position t predicts token t + 1. `per_token` needs less memory."""
         if not batch.examples:
             return self._nothing(batch, self._replay.shape.vocab_size)
         with self._grad():
@@ -81,7 +90,7 @@ class View:
             return self._replay.close_head(self._replay.head(last, params))
 
     def token_logprobs(self, batch: Batch, over: Over = "content") -> Tensor:
-        """[B, T] float32: log p(x_t | x_<t) where the mask `over` holds, 0 elsewhere (position 0 too)."""
+        """[B, T] float32, nats: log p(x_t | x_<t) where the mask `over` holds, 0 elsewhere (position 0 too)."""
         if self._frozen and (known := self._prefix.kept_value(batch, "logprobs")) is not None:
             return known.masked_fill(~batch.mask(over), 0.0)
         return self.per_token(batch, label_logprobs, over)
@@ -120,12 +129,15 @@ class View:
         return result.masked_scatter(target, flat)
 
     def unembed(self, vectors: Tensor) -> Tensor:
-        """[N, V]: the LM head on vectors [N, D] of the residual stream, without the final norm (the logit lens)."""
+        """[N, V]: the LM head on vectors [N, D] of the residual stream, without the final norm (the logit lens).
+
+        Vectors and result have the model's dtype. Needs `Requirements.head`, or `logits`.
+        """
         rows, params = self._open_head(vectors)
         return self._replay.close_head(self._head(rows, params))
 
     def clear(self) -> None:
-        """Forget what was computed (after a backward pass or a change of weights)."""
+        """Forget what was computed, which frees its memory. The engine does so after each backward pass and update."""
         self._trails.clear()
 
     def _open_head(self, rows: Tensor) -> tuple[Tensor, Mapping[str, Tensor] | None]:
@@ -164,7 +176,7 @@ class View:
             return self._replay.head(rows[None], params)[0]
 
     def last_hidden(self, batch: Batch) -> Tensor:
-        """[B, T, D]: what the LM head reads, after the final norm."""
+        """[B, T, D] in the model's dtype: what the LM head reads, after the final norm."""
         if not batch.examples:
             return self._nothing(batch, self._replay.shape.hidden_size)
         trail = self._trail(batch)
@@ -181,7 +193,7 @@ class View:
         return trail.last_hidden
 
     def assume(self, batch: Batch, known: Mapping[What, Tensor]) -> None:
-        """Take block outputs and last hidden state [B, T, D] of this view that were computed before."""
+        """Take block outputs and last hidden state [B, T, D] of this view that were computed before. For the engine."""
         outputs = {what: h for what, h in known.items() if isinstance(what, int)}
         self._trail(batch).take(Trail(outputs, known.get("last")))
 
@@ -253,6 +265,7 @@ class ModelViews:
         for parameter in self.trainable.values():
             parameter.requires_grad_(True)
         self.original = {n: p.detach().clone() for n, p in self.trainable.items()}
+        """full name -> value when the stage began, of the trainable tensors"""
         self.replay = replay or Replay(model, shape)
         self._prefix = SharedPrefix(self.replay, _lowest(shape, names))
         self.policy = View(self._prefix, self.trainable, frozen=False)
@@ -273,7 +286,7 @@ class ModelViews:
         return value
 
     def _base_value(self, batch: Batch, what: What, known: Mapping[What, Tensor]) -> Tensor:
-        values = self.reference._values or {}  # of all that may differ from the base model now
+        values = self.before
         view = View(SharedPrefix(self.replay, 0), values, frozen=True)
         view.assume(batch, known)
         if what == "last":
@@ -289,6 +302,11 @@ class ModelViews:
                 parameter.copy_(self.original[name])
                 parameter.grad = None
         self.clear()
+
+    @property
+    def before(self) -> Mapping[str, Tensor]:
+        """What the reference reads: the original values of all that may change now, those of an open attack as well."""
+        return self.reference._values or {}
 
     @contextmanager
     def also_changing(self, extra: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> Iterator[None]:
@@ -325,7 +343,7 @@ class ModelViews:
             self.policy.clear()
 
     def clear(self) -> None:
-        """Forget all activations (between steps)."""
+        """Forget all activations of both views, which frees their memory. The engine does so between steps."""
         self._prefix.clear()
         self.policy.clear()
         self.reference.clear()

@@ -19,18 +19,16 @@ from .scorer import Scorer, TokenScores
 __all__ = ["EvalModel", "TokenScores"]
 
 Progress = Callable[[int, int], None]
+"""told (done, total) after every batch"""
 
 
 class EvalModel:
     """A causal language model and its tokenizer, ready for metrics. Weights are read, never changed.
 
-    `hf` and `tokenizer` are the live objects, for metrics that need more than the methods here.
-    `batch_tokens` bounds rows x tokens of a forward pass, `rows` the sequences generated together; neither
-    changes a result beyond rounding. `progress(done, total)` is called after every batch. `memory` answers
-    what was asked before; only for a model whose weights stand still. `originals` holds the published values of the
-    parameters that are others now, where that is known. With `chat` every prompt (a context that is not empty) is a
-    turn of the user, and what follows it the assistant's. `first` is the number of the first prompt among all prompts,
-    where a metric is given its examples in parts.
+    All methods take any number of texts at once and do the batching; results come in the order of what was given, and
+    do not depend on it beyond rounding. With `chat` every prompt (a context that is not empty) is a turn of the user,
+    and what follows it the assistant's. `originals` holds the published model's values of the parameters that are
+    others now.
     """
 
     def __init__(
@@ -47,25 +45,35 @@ class EvalModel:
         chat: ChatTemplate | None = None,
     ) -> None:
         self.hf = hf
+        """the live transformers model, for metrics that need more than the methods here"""
         self.tokenizer = tokenizer
+        """its tokenizer"""
         self.device = torch.device(device) if device is not None else hf.device
+        """where the model runs (none given = where it is)"""
         self.batch_tokens = batch_tokens
+        """largest rows x tokens of a forward pass"""
         self.rows = rows
+        """sequences that are generated together"""
         self.max_length = max_length or max_length_of(hf, tokenizer)
+        """the model's context in tokens (none given = as its configuration tells)"""
         self.progress: Progress | None = None
+        """called after every batch; the host's"""
         self.memory = memory
+        """answers what was asked before, for a model whose weights stand still; the host's"""
         self.chat = chat
+        """how prompts become turns of the user; None = they are plain text"""
         self.first = 0
+        """number of the first prompt among all prompts, where a metric is given its examples in parts; the host's"""
         self._originals = originals if originals is not None else {}
         self._encoder = Encoder(tokenizer, self.max_length, chat)
         self._forward = Forward(hf, self.device)
 
     def logprobs(self, pairs: Sequence[tuple[str, str]], *, moments: bool = False) -> list[TokenScores]:
-        """Scores of each continuation's tokens after its context, in the order of the (context, continuation)
-        pairs. Tokenised as lm-evaluation-harness does it. `moments`: with `means` and `variances`.
+        """Scores of each continuation's tokens after its context, one per (context, continuation) pair, in their order.
 
-        A context that does not fit loses its beginning (with a warning in the log). Raises `SuiteError`
-        for a continuation without tokens or longer than the model's context.
+        Tokenised as lm-evaluation-harness does it. `moments`: with `means` and `variances`. A context that does not fit
+        loses its beginning (with a warning in the log). Raises `SuiteError` for a continuation without tokens
+        (`empty-continuation`) or longer than the model's context (`too-long`), and for an empty context as `rolling`.
         """
         items = [self._encoder.pair(context, continuation) for context, continuation in pairs]
         self._encoder.warn_if_cut(items)
@@ -74,10 +82,11 @@ class EvalModel:
     def rolling(
         self, texts: Sequence[str], *, max_tokens: int | None = None, moments: bool = False
     ) -> list[TokenScores]:
-        """Scores of every token of each text (of its first `max_tokens`), after the bos (or eos) token.
+        """Scores of every token of each text (of its first `max_tokens`), after the bos (or eos) token, one per text.
 
         A text longer than the model's context is cut into windows, each token predicted once. A text
-        without tokens gives empty scores. `moments`: with `means` and `variances`.
+        without tokens gives empty scores. `moments`: with `means` and `variances`. Raises `PrerequisiteError`
+        (`no-prefix-token`) for a tokenizer that has neither bos nor eos.
         """
         windows = [self._encoder.windows(text, max_tokens) for text in texts]
         parts = iter(self._scored([w for ws in windows for w in ws], moments))
@@ -99,13 +108,21 @@ class EvalModel:
         seed: int = 0,
         stop: Sequence[str] = (),
     ) -> list[list[str]]:
-        """`n` continuations (without the prompt) of each prompt, cut at the first `stop` string.
+        """`n` (1 or more) continuations of each prompt, without the prompt: one list of texts per prompt.
 
-        `temperature` 0 is greedy. The text of prompt i, sample j depends on (seed, i, j) only (i counts from
-        `first`), not on batching. A prompt that leaves no room for `max_new_tokens` loses its beginning.
+        A text ends before the first `stop` string, at an end token (which is no part of it), or after `max_new_tokens`.
+        `temperature` 0 is greedy, and gives one text `n` times. The text of prompt i, sample j depends on (seed, i, j)
+        only (i counts from `first`), not on batching. A prompt that leaves no room for `max_new_tokens` loses its
+        beginning. An empty prompt is the bos (or eos) token.
         """
         sampling = Sampling(max_new_tokens, n, temperature, top_p, seed, tuple(stop))
         ids = [self._encoder.prompt(prompt, max_new_tokens) for prompt in prompts]
+        if self.memory is None:
+            return self._written(ids, sampling)
+        asked = (sampling, self.first, tuple(map(tuple, ids)))
+        return self.memory.written(asked, lambda: self._written(ids, sampling))
+
+    def _written(self, ids: Sequence[Sequence[int]], sampling: Sampling) -> list[list[str]]:
         with self._evaluating():
             generator = Generator(self._forward, self.tokenizer, self._eos_ids(), self.rows, self.progress)
             return generator(ids, sampling, self.first)
@@ -115,15 +132,16 @@ class EvalModel:
         return [self._encoder.ids(text, special=False) for text in texts]
 
     def encode(self, context: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Ids of the tokens that are given and that are scored, as `logprobs` cuts them; without a context those
-        of the first window of `rolling`. For metrics that run `hf` themselves."""
+        """(ids that are given, ids that are scored), as `logprobs` cuts them; without a context those of the first
+        window of `rolling`. For metrics that run `hf` themselves. Raises as these two, and `IndexError` for
+        neither a context nor a token."""
         item = self._encoder.pair(context, continuation) if context else self._encoder.windows(continuation)[0]
         return item.context, item.continuation
 
     @contextmanager
     def published(self) -> Iterator[EvalModel]:
-        """For the time of the block, the same model with the weights it had before any stage of its cell; do not use
-        this one meanwhile. One tensor more is in memory, not a second model."""
+        """For the time of a `with` block, the same model with the published weights: those before the problem's `start`
+        and every stage. Do not use this one meanwhile. One tensor more is in memory, not a second model."""
         self._swap()
         try:
             yield EvalModel(

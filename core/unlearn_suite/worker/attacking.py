@@ -43,7 +43,7 @@ def attack_cell(work: Work) -> bool:
                     here = [one for one in missing if one.point.name == point]
                     if progress.stop_requested():
                         return False
-                    model = eval_model(cell, loaded)
+                    model = eval_model(cell, loaded, ctx.published())
                     for one in here:
                         score_as(one.name, entries[one.metric], work, model)
                         tell_scores(one.name, work)
@@ -64,7 +64,7 @@ def _walk(entry: Entry, attack: Mapping[str, Any], points: list[str], ctx: Attac
     with blame(entry):
         plugin: Attack[Any] = load_target(spec.load)(spec.config(**attack["with"]))
         steps = iter(plugin.run(ctx))
-    with closing(steps):  # type: ignore[type-var]
+    try:
         for expected in points:
             with blame(entry):
                 found = next(steps, None)
@@ -77,3 +77,7 @@ def _walk(entry: Entry, attack: Mapping[str, Any], points: list[str], ctx: Attac
                     hint="let `run` yield what `points` tells, in its order",
                 )
             yield expected
+    finally:
+        if hasattr(steps, "close"):  # as a generator has, and a plain iterator has not
+            with blame(entry):
+                steps.close()

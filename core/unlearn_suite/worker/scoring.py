@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from .loaded import chat_of
 from .work import Work
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..study import Cell
     from .loaded import LoadedModel
 
@@ -32,7 +34,7 @@ def score_cell(work: Work) -> bool:
     The entries share one pass of the model: what one of them has asked is not computed again for another.
     """
     cell_dir = work.cell_dir
-    model = eval_model(work.cell, work.loaded)
+    model = eval_model(work.cell, work.loaded, work.loaded.originals)
     for entry in work.cell.metrics:
         name = entry["name"]
         if entry["combines"] or cell_dir.has_scores(name):
@@ -60,15 +62,16 @@ def tell_scores(name: str, work: Work) -> None:
     work.catalog.notify("on_scores", cell=work.cell.to_json(), metric=name, rows=rows)
 
 
-def eval_model(cell: Cell, loaded: LoadedModel) -> EvalModel:
-    """The model as it is now, for a cell's metrics; with a memory of its own, so only while no weight moves."""
+def eval_model(cell: Cell, loaded: LoadedModel, published: MutableMapping[str, Tensor]) -> EvalModel:
+    """The model as it is now, for a cell's metrics; with a memory of its own, so only while no weight moves.
+    `published`: the published values of all that is another one now."""
     return EvalModel(
         loaded.model,
         loaded.tokenizer,
         device=loaded.device,
         batch_tokens=int(cell.compute.get("eval_tokens") or 2048),
         memory=ScoreMemory(),
-        originals=loaded.originals,
+        originals=published,
         chat=chat_of(cell, loaded.tokenizer),
     )
 

@@ -40,4 +40,4 @@ def test_both_problems_run_to_a_report(tmp_path: Path) -> None:
     groups = {row["group"] for row in rows if row["metric"] == "toxic-prompts"}
     assert groups == {"toxic"}
     assert {row["group"] for row in rows if row["metric"] == "toxigen"} == {"elves", "dwarves"}
-    assert any(row["value"] == "reference-perplexity" and row["score"] > 0 for row in rows)
+    assert any(row["metric"] == "fluency" and row["value"] == "perplexity" and row["score"] > 1 for row in rows)

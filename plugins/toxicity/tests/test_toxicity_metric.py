@@ -14,7 +14,7 @@ import torch
 from unlearn_suite import Example, PrerequisiteError, Row, text_statistics
 from unlearn_suite.evaluate.model import EvalModel
 from unlearn_suite.evaluate.score import score_entry
-from unlearn_suite.testing.tiny import save_tiny, tiny_model, tiny_tokenizer
+from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
 from unlearn_suite_toxicity.metrics import scorers
 from unlearn_suite_toxicity.metrics.checkpoint import load_checkpoint
 from unlearn_suite_toxicity.metrics.scorers import Classifier, ScorerConfig, make_scorer
@@ -272,15 +272,3 @@ def test_options_of_scorers_that_make_no_sense(tmp_path: Path) -> None:
             ScorerConfig.model_validate(options)
     with pytest.raises(PrerequisiteError, match="cannot be loaded"):
         ScorerConfig(name="classifier", folder=tmp_path).make()
-
-
-def test_fluency_is_the_reference_models_perplexity(model: EvalModel, tmp_path: Path) -> None:
-    folder = save_tiny(tmp_path / "reference", seed=3)
-    rows = score(model, ToxicityConfig(n=2, max_new_tokens=5, reference=folder))
-    other = EvalModel(tiny_model(seed=3), tiny_tokenizer())
-    for row in rows:
-        scores = other.logprobs([(row.sample["prompt"], text) for text in row.sample["output"] if text.strip()])
-        expected = -sum(s.total for s in scores) / sum(len(s.tokens) for s in scores)
-        assert row.values["reference-perplexity"] == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(PrerequisiteError, match="holds no model"):
-        score(model, ToxicityConfig(n=1, reference=tmp_path / "nowhere"))

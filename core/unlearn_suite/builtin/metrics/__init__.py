@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from ...specs import MetricSpec
-from . import cloze, generations, harmonic_mean, harness, multiple_choice, pairs, perplexity, robust_choice, rouge
+from . import (
+    cloze,
+    fluency,
+    generations,
+    harmonic_mean,
+    harness,
+    multiple_choice,
+    pairs,
+    perplexity,
+    robust_choice,
+    rouge,
+)
 
 
 def metric_specs() -> list[MetricSpec]:
@@ -15,6 +26,7 @@ def metric_specs() -> list[MetricSpec]:
         pairs.SPEC,
         perplexity.SPEC,
         generations.SPEC,
+        fluency.SPEC,
         rouge.SPEC,
         harness.SPEC,
         harmonic_mean.SPEC,

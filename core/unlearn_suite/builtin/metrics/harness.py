@@ -28,7 +28,8 @@ class HarnessConfig(Config):
     """Options of `lm-eval`."""
 
     tasks: tuple[str, ...] = Field(min_length=1)
-    """task, group or tag names of the harness, or paths of task files"""
+    """task, group or tag names of the harness, or paths of task files; of a task that reads an answer with several
+    filters, such as gsm8k, the first one counts (another: a task file of your own that lists it first)"""
     limit: int | None = Field(None, ge=1)
     """documents per task (none = all)"""
     num_fewshot: int | None = Field(None, ge=0)
@@ -46,7 +47,8 @@ class HarnessConfig(Config):
 
 
 class Harness(Metric[HarnessConfig]):
-    """One row per document and filter of each task, with the numbers the task gives it.
+    """One row per document of each task, with the numbers that the task's first filter gives it: what the others make
+    of the same answer is no further evidence.
 
     Source: github.com/EleutherAI/lm-evaluation-harness, whose task files hold the formulas; their mean over rows is its
     own aggregate (tested to 1e-4).
@@ -56,10 +58,9 @@ class Harness(Metric[HarnessConfig]):
         with _quiet(), _rng_kept(seed):
             results = self._run(model)
         for task, samples in results["samples"].items():
-            filters = {sample["filter"] for sample in samples}
             for sample in samples:
-                group = task if len(filters) == 1 else f"{task}/{sample['filter']}"
-                yield from rows_of(task, group, sample)
+                if sample["filter"] == samples[0]["filter"]:  # they come filter by filter, as the task lists them
+                    yield from rows_of(task, sample)
 
     def _run(self, model: EvalModel) -> Mapping[str, Any]:
         try:
@@ -127,13 +128,13 @@ class Harness(Metric[HarnessConfig]):
         return manager
 
 
-def rows_of(task: str, group: str, sample: Mapping[str, Any]) -> Iterator[Row]:
-    """The rows of one logged sample. A document is one unit, however many filters it went through.
+def rows_of(task: str, sample: Mapping[str, Any]) -> Iterator[Row]:
+    """The rows of one logged sample, a document of a task.
 
     Numbers that count per byte have weights of their own and stand in a row of their own. Raises
     `SuiteError` where none of the task's numbers is known here.
     """
-    key = f"{group}:{sample['doc_id']}"
+    key = f"{task}:{sample['doc_id']}"
     by_weight: dict[str, tuple[float, dict[str, float]]] = {}
     for name in sample["metrics"]:
         known = _value(name, sample[name])
@@ -142,14 +143,14 @@ def rows_of(task: str, group: str, sample: Mapping[str, Any]) -> Iterator[Row]:
             by_weight.setdefault(suffix, (weight, {}))[1][name] = value
     if not by_weight:
         raise SuiteError(
-            f"task {group!r} gives only {', '.join(sample['metrics'])}, and no number per document among "
+            f"task {task!r} gives only {', '.join(sample['metrics'])}, and no number per document among "
             + ", ".join(SPEC.values),
             code="harness-values",
             hint="choose another task",
         )
     text = {"prompt": _prompt(sample), "target": str(sample["target"])}
     for suffix, (weight, values) in by_weight.items():
-        yield Row(key + suffix, values, weight=weight, group=group, unit=f"{task}:{sample['doc_id']}", sample=text)
+        yield Row(key + suffix, values, weight=weight, group=task, unit=key, sample=text)
 
 
 def _value(name: str, value: Any) -> tuple[str, float, float] | None:

@@ -1,9 +1,8 @@
-"""Toxicity of sampled continuations (RealToxicityPrompts, arXiv:2009.11462), with fluency beside it."""
+"""Toxicity of sampled continuations (RealToxicityPrompts, arXiv:2009.11462), with statistics of the text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,6 @@ from unlearn_suite import (
 )
 
 from . import scorers
-from .fluency import FLUENCY, fluency
 from .scorers import Scorer, ScorerConfig, ScorerName
 
 if TYPE_CHECKING:
@@ -45,9 +43,6 @@ class ToxicityConfig(Config):
     """the classifier behind all values but those of the second"""
     second_scorer: ScorerName | ScorerConfig | None = None
     """another classifier: a change that only one of two sees is doubtful"""
-    reference: Path | None = None
-    """Hugging Face folder of a causal language model (the untouched one, or a larger one) that tells how likely the
-    continuations are"""
 
 
 class Toxicity(Metric[ToxicityConfig]):
@@ -58,8 +53,6 @@ class Toxicity(Metric[ToxicityConfig]):
 
     Each is a mean over prompts in the end. Source: RealToxicityPrompts, arXiv:2009.11462 (n 25, 20 tokens, p 0.9).
     """
-
-    _reference: EvalModel | None = None
 
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
         config = self.config
@@ -76,15 +69,12 @@ class Toxicity(Metric[ToxicityConfig]):
         )
         scores = _per_prompt(main, outputs)
         seconds = _per_prompt(second, outputs) if second else None
-        likely = fluency(self._reference_beside(model), prompts, outputs) if config.reference else None
         for index, (example, texts) in enumerate(zip(examples, outputs, strict=True)):
             values = prompt_values(scores[index], config.threshold)
             values |= text_statistics(texts, model.tokens(texts))
             if seconds:
                 named = prompt_values(seconds[index], config.threshold)
                 values |= {f"second-{name}": value for name, value in named.items()}
-            if likely:
-                values |= likely[index]
             yield Row(
                 example.id,
                 values,
@@ -92,13 +82,6 @@ class Toxicity(Metric[ToxicityConfig]):
                 unit=example.unit or example.id,
                 sample={"prompt": prompts[index], "output": texts, "score": scores[index]},
             )
-
-    def _reference_beside(self, model: EvalModel) -> EvalModel:
-        from unlearn_suite import reference_model
-
-        assert self.config.reference is not None
-        self._reference = self._reference or reference_model(self.config.reference, model, same_tokenizer=False)
-        return self._reference
 
 
 def scorer_of(told: ScorerName | ScorerConfig) -> Scorer:
@@ -144,7 +127,6 @@ SPEC = MetricSpec(
         "second-fraction": _share("share at or above the threshold by the second scorer"),
         "second-expected-max": _share("expected maximum toxicity by the second scorer"),
         "second-any": _share("toxicity probability by the second scorer"),
-        **FLUENCY,
         **TEXT_STATISTICS,
     },
 )
