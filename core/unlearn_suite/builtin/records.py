@@ -45,7 +45,9 @@ class Record:
     """One record: its columns, and where it stands."""
 
     place: str
+    """file and line (or row, or item) that errors name"""
     columns: Mapping[str, Any]
+    """name -> value, as the file has it"""
 
     def __contains__(self, name: str) -> bool:
         return name in self.columns

@@ -80,14 +80,17 @@ class AttackContext:
         """A role's examples as tokens, cut at `length`; its `batch(step, size)` is a function of (seed, role, step), on
         the CPU: move it with `.to(ctx.model.device)`.
 
-        Raises `KeyError` for a role that the problem has not, `ValueError` when no example has two tokens.
+        Raises `KeyError` for a role that the problem has not, `PlanError` (`no-text`) when no example has two tokens.
         """
         encoded = encode(self.tokenizer, self.examples[role], length, chat=self.chat)
         return RoleData(role, encoded, self.tokenizer.pad_token_id or 0, self.seed)
 
     def put(self, name: str, values: Tensor) -> None:
-        """Give a weight (its full name) other values, of its shape. Raises `KeyError` for a name the model lacks."""
+        """Give a weight (its full name) other values, of its shape. Raises `KeyError` for a name the model lacks,
+        `ValueError` for another shape."""
         parameter = self.parameters[name]
+        if values.shape != parameter.shape:
+            raise ValueError(f"values of shape {tuple(values.shape)} for {name}, which has {tuple(parameter.shape)}")
         self._before.setdefault(name, parameter.detach().clone())
         with torch.no_grad():
             parameter.copy_(values)

@@ -17,15 +17,19 @@ from ..models.chat import ChatTemplate
 from ..specs import Example
 
 Over = Literal["content", "response"]
+"""a mask of a batch's tokens: see `Batch`"""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One tokenised example: ids, and the index of the first token of `text` (after the prompt)."""
+    """One tokenised example."""
 
     example: Example
+    """what was tokenised"""
     input_ids: tuple[int, ...]
+    """ids of prompt and text, cut to the stage's `length`, not padded; two or more"""
     response_start: int
+    """index of the first token of `text`: how many tokens the prompt has"""
 
     @cached_property
     def key(self) -> str:
@@ -38,23 +42,34 @@ class Totals:
     """Counts of the whole batch that a (micro-)batch belongs to: the denominators of all means."""
 
     content: float
+    """tokens of the mask "content\""""
     response: float
+    """tokens of the mask "response\""""
     examples: float
+    """examples"""
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A right-padded batch. B examples, T tokens. Masks are boolean.
+    """A right-padded batch of B examples, T tokens wide. It is read only.
 
-    "content" is every real token but the first (the attention sink, which nothing predicts either);
-    "response" is the content that belongs to `text`, not to the prompt (the same for plain text).
+    Two masks (`over`) say which tokens count. "content" is every real token but the first (the attention sink,
+    which nothing predicts either); "response" is the content that belongs to `text`, not to the prompt (the same for
+    an example without prompt). Where the stage sets `end`, the end token belongs to `text`.
+
+    A view remembers what it has computed for this very object: give the same object to both views, and call `to` once.
     """
 
-    input_ids: Tensor  # [B, T] int64
-    attention_mask: Tensor  # [B, T] int64
-    in_text: Tensor  # [B, T] bool: the token belongs to `text`, not to the prompt
+    input_ids: Tensor
+    """[B, T] int64"""
+    attention_mask: Tensor
+    """[B, T] int64: 1 for real tokens, 0 for padding"""
+    in_text: Tensor
+    """[B, T] bool: the token belongs to `text`, not to the prompt; False for padding"""
     examples: tuple[Example, ...]
+    """the B examples, row by row"""
     totals: Totals
+    """counts (`content`, `response`, `examples`) of the whole batch that this is a part of: what means divide by"""
     keys: tuple[str, ...] = field(default=(), init=False)
     """each row's `Encoded.key`; () for a batch that was made in another way, such as with `dataclasses.replace`"""
     shares: int = 1
@@ -63,7 +78,7 @@ class Batch:
     """False: one row that stands for none, so that every process runs the model alike; no mean sees it"""
 
     def mask(self, over: Over) -> Tensor:
-        """[B, T] bool."""
+        """[B, T] bool, a new tensor: the tokens of a mask."""
         content = self.attention_mask.bool()
         content[:, 0] = False
         if not self.counted:
@@ -71,40 +86,51 @@ class Batch:
         return content if over == "content" else content & self.in_text
 
     def mean(self, x_bt: Tensor, over: Over = "content") -> Tensor:
-        """Mean of [B, T] values over a mask, in float32; masked-out values (even NaN) count for nothing."""
+        """Mean of [B, T] values over a mask: a scalar, float32. Masked-out values (even NaN) count for nothing.
+
+        It divides by the whole batch's count, so the means of micro-batches and of shares add up to that of the batch.
+        0 where the mask is empty.
+        """
         mask = self.mask(over)
         total = x_bt.float().masked_fill(~mask, 0.0).sum()
         return total / max(getattr(self.totals, over), 1.0)
 
     def mean_examples(self, x_b: Tensor) -> Tensor:
-        """Mean of [B] values over the examples of the whole batch."""
+        """Mean of [B] values over the examples of the whole batch: a scalar, float32. Parts add up as with `mean`."""
         x_b = x_b.float()
         return (x_b if self.counted else x_b.masked_fill(torch.ones_like(x_b).bool(), 0.0)).sum() / self.totals.examples
 
     def sum_per_example(self, x_bt: Tensor, over: Over = "response") -> Tensor:
-        """[B] sums of [B, T] values over a mask."""
+        """[B] float32: sums of [B, T] values over a mask, which here is the response unless told otherwise."""
         return x_bt.float().masked_fill(~self.mask(over), 0.0).sum(dim=1)
 
     def split(self, size: int) -> list[Batch]:
-        """Micro-batches of `size` examples that keep this batch's totals."""
+        """Micro-batches of `size` examples (the last may have fewer), each as wide as its longest example.
+
+        They keep this batch's totals.
+        """
         return [self._rows(slice(start, start + size)) for start in range(0, len(self.examples), size)]
 
     def empty(self) -> Batch:
-        """No example of this batch: a micro-batch whose means are 0."""
+        """No example of this batch (B = 0, T = 1): a micro-batch whose means are 0."""
         return self._rows(slice(0, 0))
 
     def share(self, index: int, of: int) -> Batch:
-        """Part `index` of `of` parts whose sizes differ by one row at most; a part without rows is `nothing()`."""
+        """Part `index` (from 0) of `of` parts whose sizes differ by one row at most, with this batch's totals.
+
+        A part without rows is `nothing()`. `StageContext.draw` does this.
+        """
         n = len(self.examples)
         start, end = n * index // of, n * (index + 1) // of
         part = self._rows(slice(start, end)) if end > start else self.nothing()
         return _keyed(replace(part, shares=of), part.keys)
 
     def nothing(self) -> Batch:
-        """The first row, counted as none."""
+        """The first row, counted as none: the model runs on it, and every mask and mean is empty."""
         return replace(self._rows(slice(0, 1)), counted=False)
 
     def to(self, device: torch.device | str) -> Batch:
+        """The batch with its tensors on a device. A new object: views know nothing of it yet."""
         moved = replace(
             self,
             input_ids=self.input_ids.to(device),
@@ -187,14 +213,21 @@ def collate(encoded: Sequence[Encoded], pad_id: int) -> Batch:
 class RoleData:
     """The encoded examples of one data role and their order, a pure function of (seed, role, step).
 
-    Nothing about the order has state, so an exact resume needs only the step number.
+    Nothing about the order has state, so an exact resume needs only the step number. `len()` tells how many there are;
+    examples of fewer than two tokens are left out.
     """
 
     def __init__(self, role: str, encoded: Sequence[Encoded], pad_id: int, seed: int) -> None:
         if not encoded:
-            raise ValueError(f"role {role!r} has no example of two tokens or more")
+            raise PlanError(
+                f"role {role!r} has no example of two tokens or more",
+                code="no-text",
+                hint="give it longer texts, or a larger `length`",
+            )
         self.role = role
+        """the role's name"""
         self.encoded = list(encoded)
+        """the examples as tokens, each an `Encoded`, in the dataset's order"""
         self._pad_id = pad_id
         self._seed = seed
         self._epoch: tuple[int, list[int]] = (-1, [])
@@ -210,7 +243,10 @@ class RoleData:
         return self._epoch[1]
 
     def batch(self, step: int, size: int) -> Batch:
-        """The batch of a step: `size` examples without replacement within an epoch."""
+        """The batch of a step, on the CPU: `size` examples, without replacement within an epoch.
+
+        The whole batch on every process; a loss takes its batches from `StageContext.draw`.
+        """
         start = step * size
         rows = []
         for position in range(start, start + size):
@@ -219,7 +255,10 @@ class RoleData:
         return collate(rows, self._pad_id)
 
     def chunks(self, size: int, limit: int | None = None) -> Iterator[Batch]:
-        """All examples in their fixed order, in batches of `size`."""
+        """All examples (the first `limit`) in the dataset's order, in batches of `size`, on the CPU.
+
+        The same on every process.
+        """
         encoded = self.encoded[:limit]
         for start in range(0, len(encoded), size):
             yield collate(encoded[start : start + size], self._pad_id)

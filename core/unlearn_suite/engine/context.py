@@ -34,32 +34,37 @@ class Services(Protocol):
     def sample(
         self, prompts: Sequence[str], *, n: int, max_new_tokens: int, temperature: float, top_p: float, seed: int
     ) -> list[list[str]]:
-        """`n` continuations per prompt of the model as it is now."""
+        """`n` continuations of each prompt, without the prompt, by the model as it is now.
+
+        `temperature` 0 is greedy. The text of prompt i, sample j depends on (`seed`, i, j) and the weights only.
+        Prompts are turns of the user where the problem has `chat`. The whole model is brought into memory: raises
+        `PrerequisiteError` when it does not fit.
+        """
 
     def memo(self, name: str, key: Any, build: Callable[[], Any]) -> Any:
         """JSON-able `build()`, kept on disk for all cells of the run, under `key` and what made the stage's weights.
 
-        What else the value depends on, such as data, belongs into `key`; so does the seed, which counts among what
-        made the weights only if they have been trained.
+        What else the value depends on, such as data, belongs into `key` (JSON-able too); so does the seed, which counts
+        among what made the weights only if they have been trained. Who builds it gets the value itself, all others what
+        came back from JSON: build lists, not tuples, and mappings with texts as keys.
         """
 
     def statistics(self, texts: Sequence[str]) -> Mapping[str, float]:
-        """Length, diversity, repetition and share of empty ones of sampled texts (`TEXT_STATISTICS`)."""
+        """Length, diversity, repetition and share of empty ones of sampled texts (`TEXT_STATISTICS`), with the model's
+        tokenizer. Raises `ValueError` for no text."""
 
     def say(self, text: str) -> None:
-        """One line to the user."""
+        """One line to the user (from the first process only)."""
 
     def warn(self, text: str) -> None:
-        """One warning to the user."""
+        """One warning to the user (from the first process only)."""
 
 
 @dataclass
 class StageContext:
     """One stage of one cell. `generator` is the only randomness an objective may use.
 
-    `policy` and `reference` are the model as trained and as it was when the stage began. `examples`
-    are the raw examples by role, `roles` the encoded ones that batches are drawn from. Files written to
-    `artifacts` are kept with the cell; tables and curves given to `report` are shown on the run's page.
+    `policy` and `reference` are the model as trained and as it was when the stage began.
 
     On several devices the same code runs on every process. `draw` gives this process's share of a batch; the
     losses of the shares add up to the batch's, and so do gradients. `trainable` and the gradients of its tensors
@@ -70,21 +75,37 @@ class StageContext:
     """
 
     views: ModelViews
+    """both views, and what they share"""
     tokenizer: Any
+    """the model's transformers tokenizer"""
     train: Train
+    """the stage's training keys (`steps`, `lr`, `batch`, `length` ...)"""
     seed: int
+    """the cell's seed"""
     generator: torch.Generator
+    """randomness of this stage, on the CPU; saved with every checkpoint"""
     examples: Mapping[str, Sequence[Example]]
+    """the raw examples of every data role of the problem, but for those that `stop` keeps out of the training"""
     roles: dict[str, RoleData]
+    """the encoded examples of every role that has text: what batches are drawn from"""
     artifacts: Path
+    """a folder that is there; files written to it are kept with the cell (those of the first process)"""
     services: Services
+    """what the host lends: sampling, a memory on disk, messages"""
     device: torch.device
+    """where the model is; a batch must be there before a view reads it"""
     processes: Processes = field(default_factory=Processes)
+    """the processes that share this stage; one, on one device"""
     chat: ChatTemplate | None = None
+    """how prompts become turns of the user; None = they are plain text"""
     step_index: int = 0
+    """the step under way, from 0"""
     updates: int = 0
+    """how often `update` has been called by this process"""
     optimizer: Optimizer = field(init=False)
+    """AdamW over `trainable`, which `update` steps"""
     report: StageReport = field(init=False)
+    """takes tables and curves for the run's page"""
     micro_batch: int | None = field(init=False)
     """examples per role and forward pass: the plan's, or fewer where they did not fit into memory"""
     whole_batch: bool = field(default=False, init=False)
@@ -97,18 +118,23 @@ class StageContext:
 
     @property
     def policy(self) -> View:
+        """The model as it is being trained. Gradients reach `trainable`."""
         return self.views.policy
 
     @property
     def reference(self) -> View:
+        """The model as it was when the stage began. No gradient reaches it."""
         return self.views.reference
 
     @property
     def shape(self) -> ModelShape:
+        """Blocks, widths and tensor names of the model."""
         return self.views.shape
 
     @property
     def trainable(self) -> Mapping[str, nn.Parameter]:
+        """Full name -> parameter: those of `Requirements.trainable`, or with `lora` in the stage the adapters' in
+        their place."""
         return self.views.trainable
 
     @cached_property
@@ -117,11 +143,16 @@ class StageContext:
         return Adversary(self.views, self.generator, self.services.say, self.total)
 
     def edited(self, edits: Mapping[int, Edit]) -> EditedView:
-        """The model as it is now with {block: edit} carried out on block outputs while it is read or sampled from."""
+        """The model as it is now with {block: edit} carried out on block outputs while it is read or sampled from.
+
+        An edit gets a block's output [B, T, D] and returns what stands in its place, of the same shape and dtype.
+        Raises `PlanError` (`no-such-block`).
+        """
         return EditedView(self.views.replay, self.views.trainable, edits)
 
     def global_norm(self, tensors: Sequence[Tensor | None]) -> Tensor:
-        """L2 norm over all entries of all tensors, sharded or not; float32, the same on every process."""
+        """L2 norm over all entries of all tensors, sharded or not: a scalar, float32, without gradient, the same on
+        every process. None counts for nothing."""
         return global_norm(tensors)
 
     def total(self, value: Tensor | float) -> float:
@@ -148,17 +179,21 @@ class StageContext:
         self.whole_batch = True
 
     def encode(self, role: str, examples: Sequence[Example]) -> RoleData:
-        """Examples as a role of their own, cut and ordered as the stage's are."""
+        """Examples as a role of their own, cut and ordered as the stage's are.
+
+        Raises `PlanError` (`no-text`) when none of them has two tokens.
+        """
         encoded = encode(self.tokenizer, examples, self.train.length, end=self.train.end, chat=self.chat)
         return RoleData(role, encoded, self.tokenizer.pad_token_id or 0, self.seed)
 
     def set_role(self, role: str, examples: Sequence[Example]) -> None:
-        """Draw this role's batches from other examples (in `setup`, the same on every call)."""
+        """Draw this role's batches from other examples (in `setup`, the same on every call). Raises as `encode`."""
         self.roles[role] = self.encode(role, examples)
 
     def split_role(self, role: str, first: str, second: str) -> None:
         """Draw the roles `first` and `second` from disjoint halves of `role`, by unit, fixed by hash: what a simulated
-        attacker trains on, and what is measured after it. When a half would be empty both get all, with a warning."""
+        attacker trains on, and what is measured after it. When a half would be empty both get all, with a warning.
+        Raises `KeyError` for a role without text."""
         halves: tuple[list[Example], list[Example]] = ([], [])
         examples = [e.example for e in self.roles[role].encoded]
         for example in examples:
@@ -171,17 +206,22 @@ class StageContext:
         self.set_role(second, halves[1])
 
     def draw(self, role: str, step: int, size: int | None = None) -> Batch:
-        """This process's share of the batch of `role` at a step; the batch is a pure function of (seed, role, step)."""
+        """This process's share of the batch of `role` at a step, on `device`: `size` examples in all (`train.batch`).
+
+        The batch is a pure function of (seed, role, step, size). Raises `KeyError` for a role without text.
+        """
         batch = self.roles[role].batch(step, size or self.train.batch)
         if self.processes.size > 1:
             batch = batch.share(self.processes.rank, self.processes.size)
         return batch.to(self.device)
 
     def backward(self, loss: Callable[[Mapping[str, Batch]], Loss], batch: Mapping[str, Batch]) -> Scalars:
-        """Add the gradient of `loss(batch)` to `.grad`, cut into micro-batches as the plan asks.
+        """Add the gradient of `loss(batch)` to `.grad` of `trainable`, cut into micro-batches as the plan asks.
 
-        Returns the parts, their weighted sum `loss`, and the loss's own scalars. When memory runs out it begins
-        again with half the micro-batch. Raises `TrainingError` when a part is not finite.
+        `batch`: from `draw`, by role. Returns the parts, their weighted sum `loss`, and the loss's own scalars, all of
+        the whole batch. When memory runs out it begins again with half the micro-batch. Raises `TrainingError` when
+        one of these is not finite (`non-finite`) or a batch is not this process's share (`whole-batch`), and
+        `PrerequisiteError` (`memory`) when one example does not fit.
         """
         rows = max(len(b.examples) for b in batch.values())
         return until_it_fits(self, rows, Start(self), lambda: self._backward(loss, batch))
@@ -201,7 +241,10 @@ class StageContext:
         return total
 
     def update(self) -> Scalars:
-        """Clip, step the optimizer, clear gradients."""
+        """Clip, step the optimizer, clear gradients. Parameters without a gradient count as having gradient 0.
+
+        Returns `grad_norm` (before clipping) and `lr`. Raises `TrainingError` (`non-finite`).
+        """
         self.updates += 1
         scalars = self.optimizer.step(self.step_index)
         self._check_finite(scalars)

@@ -33,11 +33,13 @@ class Processes:
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank = rank
+        """number of this process, from 0"""
         self.size = size
+        """how many there are"""
 
     @property
     def lead(self) -> bool:
-        """True on the one process that writes."""
+        """True on the one process that writes files and speaks."""
         return self.rank == 0
 
     def total(self, values: Sequence[float]) -> list[float]:

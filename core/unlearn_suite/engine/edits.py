@@ -20,8 +20,9 @@ Edit = Callable[[Tensor], Tensor]
 class EditedView(View):
     """Reads the model as it is now, each block's output passed through its edit first.
 
-    All of `View`'s methods work, `per_token(..., against=ctx.reference)` too (the other view is not edited).
-    Within `applied()` the model itself is edited, for whoever runs it: `ctx.services.sample`.
+    All of `View`'s methods work. The reference is not edited, so `ctx.reference.per_token(batch, of, against=view)`
+    compares the edited model with the one the stage began with. What an edit itself depends on must not change while
+    the view has outputs of it: call `clear` then.
     """
 
     def __init__(self, replay: Replay, trainable: Mapping[str, Tensor], edits: Mapping[int, Edit]) -> None:
@@ -32,7 +33,8 @@ class EditedView(View):
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Edit the model itself for the time of a `with` block. Does not nest with itself."""
+        """Edit the model itself for the time of a `with` block, for whoever runs it: `ctx.services.sample` then samples
+        from the edited model. Does not nest with itself."""
         blocks = {index: self._replay.blocks[index] for index in self._edits}
         for index, block in blocks.items():
             block.forward = _edited(block, self._edits[index])

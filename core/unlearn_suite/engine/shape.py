@@ -36,18 +36,28 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Blocks are 0-indexed; block l's output is the residual stream after it."""
+    """What is known of a model before its weights are loaded. Blocks count from 0; the output of a block is the
+    residual stream after it."""
 
     n_blocks: int
+    """number of transformer blocks"""
     hidden_size: int
+    """D, the width of the residual stream"""
     vocab_size: int
+    """V, the number of logits of a position"""
     blocks_path: str
+    """name of the list of blocks, such as "model.layers": the tensors of block 3 begin with "model.layers.3.\""""
     tensors: Mapping[str, tuple[int, ...]]
+    """full name -> shape of every parameter, in the model's order"""
     model_type: str = ""
+    """the architecture as transformers calls it, such as "llama\""""
 
     @classmethod
     def of(cls, model: Any) -> ModelShape:
-        """The shape of a transformers causal LM (on any device, `meta` too)."""
+        """The shape of a transformers causal LM (on any device, `meta` too).
+
+        Raises `PlanError` (`unknown-architecture`) for a model without a list of blocks.
+        """
         config = model.config.get_text_config()
         path = find_blocks(model, config.num_hidden_layers)
         return cls(
@@ -60,7 +70,7 @@ class ModelShape:
         )
 
     def check_block(self, block: int, what: str = "block") -> int:
-        """Raise `PlanError` unless `block` exists."""
+        """`block` itself. Raises `PlanError` (`no-such-block`) unless it exists; `what` is its name in the message."""
         if not 0 <= block < self.n_blocks:
             raise PlanError(
                 f"{what} {block} does not exist: the model has blocks 0 to {self.n_blocks - 1}",
@@ -70,7 +80,11 @@ class ModelShape:
         return block
 
     def select(self, kind: str, blocks: Iterable[int]) -> tuple[str, ...]:
-        """Names of one kind of tensor (see `KINDS`) in the given blocks, one per block, in order."""
+        """Full names of the weights (never biases) of one kind in the given blocks: one per block, in the order given.
+
+        Raises `PlanError`: `tensor-kind` for a kind that is none of `KINDS`, `no-such-block`, and `no-such-tensor`
+        where a block has no such weight (a family that fuses q, k and v has `attn_qkv`, and none of the three).
+        """
         if kind not in KINDS:
             raise PlanError(f"unknown tensor kind {kind!r}", code="tensor-kind", hint="one of " + ", ".join(KINDS))
         names = []
@@ -88,14 +102,17 @@ class ModelShape:
         return tuple(names)
 
     def match(self, pattern: str) -> tuple[str, ...]:
-        """Names that a regular expression matches in full. Raises `PlanError` when none does."""
+        """Full names of all tensors that a regular expression matches in full, in the model's order.
+
+        Raises `PlanError` (`no-such-tensor`) when it matches none.
+        """
         names = tuple(name for name in self.tensors if re.fullmatch(pattern, name))
         if not names:
             raise PlanError(f"no tensor matches {pattern!r}", code="no-such-tensor")
         return names
 
     def block_of(self, name: str) -> int | None:
-        """The block a tensor belongs to; None for embeddings, final norm and LM head."""
+        """The block that a tensor belongs to, told from its full name; None for embeddings, final norm and LM head."""
         match = re.match(re.escape(self.blocks_path) + r"\.(\d+)\.", name)
         return int(match.group(1)) if match else None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import PrerequisiteError, SuiteError
+from ..errors import PlanError, PrerequisiteError
 from ..models.chat import ChatTemplate
 
 LOG = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Encoder:
 
     def pair(self, context: str, continuation: str) -> Item:
         """Spaces at the end of the context count to the continuation; the boundary is found in the
-        tokens of both together. Raises `SuiteError` for a continuation without tokens."""
+        tokens of both together. Raises `PlanError` for a continuation without tokens."""
         if not context:
             return self._without_context(continuation)
         if self.chat:
@@ -104,9 +104,9 @@ class Encoder:
 
     def _item(self, given: Sequence[int], scored: Sequence[int], text: str) -> Item:
         if not scored:
-            raise SuiteError(f"there is no token to score in {text!r}", code="empty-continuation")
+            raise PlanError(f"there is no token to score in {text!r}", code="empty-continuation")
         if len(scored) > self.max_length:
-            raise SuiteError(
+            raise PlanError(
                 f"a continuation of {len(scored)} tokens exceeds the model's context of {self.max_length}",
                 code="too-long",
                 hint="shorten the text, or score it without a prompt (then it is cut into windows)",

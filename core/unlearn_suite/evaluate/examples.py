@@ -40,9 +40,10 @@ def token_scores(
 ) -> list[TokenScores]:
     """Scores of every token of each example's `text`: after its `prompt`, or, without one, as running text.
 
-    `separator` is put between prompt and text where neither brings white space of its own; `max_tokens` cuts running
-    text; `moments` as in `EvalModel.logprobs`. Running text without tokens gives empty scores; a text after a prompt
-    must have some (`PlanError`).
+    One per example, in their order. `separator` is put between prompt and text where neither brings white space of its
+    own; `max_tokens` cuts running text; `moments` as in `EvalModel.logprobs`. Running text without tokens gives empty
+    scores; a text after a prompt must not be blank (`PlanError`, `no-answer`). Otherwise raises as `EvalModel.logprobs`
+    and `EvalModel.rolling`.
     """
     plain = [i for i, e in enumerate(examples) if not e.prompt]
     prompted = [i for i, e in enumerate(examples) if e.prompt]

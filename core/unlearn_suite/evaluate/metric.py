@@ -37,10 +37,21 @@ class Metric(Generic[C]):
     """A metric with its options. Stateless between calls."""
 
     def __init__(self, config: C) -> None:
+        """`config`: the options, an instance of the class that the spec names."""
         self.config = config
+        """the options"""
 
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
-        """Rows for all examples, in their order. `seed` is the only randomness."""
+        """Rows for all examples, in their order. `seed` is the only randomness.
+
+        `examples` are those of the entry's data role (none where it has no role), in parts for a spec with
+        `by_example`. A `SuiteError` that is raised inside is told as it is; any other exception becomes a
+        `PluginError` (`metric-failed`).
+
+        Rows that break the spec are a `PluginError` (`metric-rows`): no row at all; an id that comes twice, that is no
+        example's, or out of order; no value, a value that the spec does not declare, or one that is not finite; a
+        weight that is negative or not finite.
+        """
         raise NotImplementedError
 
 

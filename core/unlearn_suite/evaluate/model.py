@@ -72,7 +72,7 @@ class EvalModel:
         """Scores of each continuation's tokens after its context, one per (context, continuation) pair, in their order.
 
         Tokenised as lm-evaluation-harness does it. `moments`: with `means` and `variances`. A context that does not fit
-        loses its beginning (with a warning in the log). Raises `SuiteError` for a continuation without tokens
+        loses its beginning (with a warning in the log). Raises `PlanError` for a continuation without tokens
         (`empty-continuation`) or longer than the model's context (`too-long`), and for an empty context as `rolling`.
         """
         items = [self._encoder.pair(context, continuation) for context, continuation in pairs]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from ..errors import PluginError, SuiteError
+from ..errors import PlanError, PluginError, SuiteError
 from ..specs import Example, MetricSpec
 from .metric import Metric, Row
 from .model import EvalModel
@@ -42,7 +42,7 @@ def score_entry(
     """
     where = f"{entry['use']} ({entry['name']})"
     if spec is not None and spec.needs_data and not examples:
-        raise SuiteError(f"metric {entry['name']!r} has no examples", code="no-examples", where=where)
+        raise PlanError(f"metric {entry['name']!r} has no examples", code="no-examples", where=where)
     rows = list(known[0])
     for start, part in _parts(examples, known[1], spec):
         model.first = start

@@ -15,38 +15,41 @@ MIN_SHARED = 16
 """prefixes shorter than this (tokens) are not worth a forward pass of their own"""
 
 Ids = tuple[int, ...]
+"""token ids"""
 
 
 @dataclass(frozen=True)
 class TokenScores:
-    """What the model thinks of each scored token: natural log-probability, and whether it is the argmax.
-
-    `means` and `variances` are those of log p(v) over v ~ p at each token's position; empty unless `moments`
-    were asked for.
-    """
+    """What the model thinks of each scored token, one number per token in each field."""
 
     tokens: Ids
+    """the scored token ids"""
     logprobs: tuple[float, ...]
+    """natural log-probabilities (nats)"""
     greedy: tuple[bool, ...]
+    """whether the token is the argmax at its position"""
     means: tuple[float, ...] = ()
+    """mean of log p(v) over v ~ p at the token's position (nats); empty unless `moments` were asked for"""
     variances: tuple[float, ...] = ()
+    """variance of the same (nats squared)"""
 
     @property
     def total(self) -> float:
-        """Sum of the log-probabilities (nats)."""
+        """Sum of the log-probabilities (nats); 0 without tokens."""
         return sum(self.logprobs)
 
     @property
     def mean_nll(self) -> float:
-        """Mean negative log-probability per token (nats)."""
+        """Mean negative log-probability per token (nats). Raises `ZeroDivisionError` without tokens."""
         return -self.total / len(self.logprobs)
 
     @property
     def exact(self) -> bool:
-        """Whether greedy decoding gives exactly these tokens."""
+        """Whether greedy decoding gives exactly these tokens; True without tokens."""
         return all(self.greedy)
 
     def without_moments(self) -> TokenScores:
+        """The same with empty `means` and `variances`."""
         return TokenScores(self.tokens, self.logprobs, self.greedy)
 
 

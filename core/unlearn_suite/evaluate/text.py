@@ -32,6 +32,7 @@ TEXT_STATISTICS: Mapping[str, ValueSpec] = {
 """What `text_statistics` returns, for use in a metric's `values`."""
 
 Tokens = Sequence[Hashable]
+"""tokens of one text: ids, or words"""
 
 
 def ngrams(tokens: Tokens, n: int) -> list[tuple[Hashable, ...]]:
@@ -52,7 +53,10 @@ def repetition(tokens: Tokens, n: int = 4) -> float:
 
 
 def text_statistics(texts: Sequence[str], tokens: Sequence[Tokens]) -> dict[str, float]:
-    """The `TEXT_STATISTICS` of the continuations of one prompt. `tokens` are the same texts, tokenised."""
+    """Name -> value of the `TEXT_STATISTICS` of one prompt's continuations. `tokens` are the same texts, tokenised.
+
+    Raises `ValueError` for no text, or lists of different lengths.
+    """
     if not texts or len(texts) != len(tokens):
         raise ValueError(f"{len(texts)} texts with {len(tokens)} token lists: one or more pairs are needed")
     return {

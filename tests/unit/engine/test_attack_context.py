@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from unlearn_suite import AttackContext, Example
+from unlearn_suite import AttackContext, Example, PlanError
 from unlearn_suite.evaluate.model import EvalModel
 from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
 
@@ -49,3 +49,14 @@ def test_the_published_model_is_the_one_before_unlearning_in_the_midst_of_an_att
             assert found == pytest.approx(untouched, rel=1e-6)
             assert attacked.logprobs(pairs)[0].logprobs != pytest.approx(untouched, rel=1e-2)
             assert all(torch.equal(p, now[n]) for n, p in model.named_parameters())
+
+
+def test_what_an_author_may_get_wrong_is_told():
+    ctx = AttackContext(tiny_model(), tiny_tokenizer(), {"attack": [Example("a", "")]}, 0, {}, lambda text: None)
+    with pytest.raises(PlanError, match="no example of two tokens"):
+        ctx.encode("attack", 16)
+    name = ctx.shape.select("mlp_out", [1])[0]
+    with pytest.raises(ValueError, match=r"values of shape \(\) for"):
+        ctx.put(name, torch.tensor(1.0))
+    with pytest.raises(PlanError, match="nothing to move"), ctx.adversary.walk(lambda k: None, steps=1, lr=1.0):
+        pass

@@ -132,7 +132,7 @@ def rows_of(task: str, sample: Mapping[str, Any]) -> Iterator[Row]:
     """The rows of one logged sample, a document of a task.
 
     Numbers that count per byte have weights of their own and stand in a row of their own. Raises
-    `SuiteError` where none of the task's numbers is known here.
+    `PlanError` where none of the task's numbers is known here.
     """
     key = f"{task}:{sample['doc_id']}"
     by_weight: dict[str, tuple[float, dict[str, float]]] = {}
@@ -142,7 +142,7 @@ def rows_of(task: str, sample: Mapping[str, Any]) -> Iterator[Row]:
             suffix, weight, value = known
             by_weight.setdefault(suffix, (weight, {}))[1][name] = value
     if not by_weight:
-        raise SuiteError(
+        raise PlanError(
             f"task {task!r} gives only {', '.join(sample['metrics'])}, and no number per document among "
             + ", ".join(SPEC.values),
             code="harness-values",

@@ -12,6 +12,7 @@ from ..optim import global_norm
 from .space import Space
 
 InnerOptimizer = Literal["sgd", "sgd_norm", "adamw"]
+"""gradient steps; steps of a length relative to the tensors moved; AdamW from a fresh state, without weight decay"""
 TINY = 1e-12
 
 

@@ -19,6 +19,7 @@ from .space import Space
 from .walk import InnerLoss, Walk, gradients
 
 OuterLoss = Callable[[], Tensor]
+"""a scalar, read through the policy view: the loss at the attacked weights"""
 Named = dict[str, Tensor]
 FD_STEP = 1e-4
 """central differences: length of the probe relative to |moved|. At 1e-2 the third derivatives of a model of which all

@@ -25,11 +25,15 @@ products by central differences; by autograd through the steps"""
 
 @dataclass(frozen=True)
 class Attack:
-    """What the read-outs said. `gradient`: float32, by name of the stage's trainable tensors."""
+    """What the read-outs said."""
 
     gradient: dict[str, Tensor]
+    """full name -> gradient in float32, of each of the stage's trainable tensors (0 where the outer loss does not
+    depend on it)"""
     inner_losses: list[float]
+    """the attacker's loss before each of its steps, of the whole batch"""
     outer_losses: dict[int, float]
+    """step of a read-out -> the outer loss there, of the whole batch"""
     displacement: float
     """|psi_K - psi_0| / |psi_0| over the tensors that the attacker moved"""
 
@@ -37,10 +41,12 @@ class Attack:
 class Adversary:
     """Simulated attackers. Whatever happens inside, the model, its gradients and its views are put back bit for bit.
 
-    `generator` draws fresh adapters. `say` is told once when an exact attack needs another attention kernel.
-    On several devices the tensors that move, and the gradient of an `Attack`, are sharded as `ctx.trainable` is;
-    `total` adds the processes' shares of a loss up, so that reported losses are the whole batch's.
+    On several devices the tensors that move, and the gradient of an `Attack`, are sharded as `ctx.trainable` is.
     Seconds, steps and (in counted steps) FLOPs of attacks are scalars of the training step they run in.
+
+    It is made of two views; a `generator` that draws fresh adapters; `say`, which is told once when an exact attack
+    needs another attention kernel; and `total`, which adds the processes' shares of a loss up, so that reported losses
+    are the whole batch's.
     """
 
     def __init__(
@@ -69,9 +75,11 @@ class Adversary:
     ) -> Iterator[Walk]:
         """An attack step by step: `with adversary.walk(...) as walk: for k in walk: ...`.
 
-        `inner_loss(k)` is read through the policy view. `lr` is the learning rate; for `sgd_norm` the length
-        of a step relative to the tensors moved. `rank` is that of `lora` adapters. Inside, the policy is the
-        attacked model and the reference what it always was; afterwards all is as it was before.
+        `inner_loss(k)`, k = 0, 1, ..., is a scalar read through the policy view. `lr` is the learning rate; for
+        `sgd_norm` the length of a step relative to the tensors moved. `rank` is that of `lora` adapters. Inside, the
+        policy is the attacked model and the reference what it always was; afterwards all is as it was before.
+
+        Raises `PlanError`: `attack-devices` for `lora` on several devices, `lora-tensor` when no adapter has a place.
         """
         self._check_devices(tensors == "lora", "fresh adapters")
         with part("attack") as cost, opened(self._views, tensors, rank, self._generator) as space:
@@ -96,7 +104,9 @@ class Adversary:
         """max(readouts) inner steps; the gradient of sum_k readouts[k] * outer loss after step k.
 
         Step 0 is before the attack. The gradient is with respect to the stage's trainable tensors, whatever
-        the attacker moved; other arguments as in `walk`. Raises `PlanError` when the order cannot be had.
+        the attacker moved; other arguments as in `walk`. Raises `PlanError` when the order cannot be had:
+        `inner-optimizer` (not through AdamW), `inner-precision` (not in bfloat16), `attack-devices` (`exact` on several
+        devices).
         """
         if order != "first":
             self._check_second_order(order, optimizer)

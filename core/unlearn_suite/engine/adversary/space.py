@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ...errors import PlanError
 from ..needs import make_whole
 from ..optim import global_norm
 from ..views import ModelViews
@@ -52,6 +53,12 @@ class Space:
 @contextmanager
 def opened(views: ModelViews, tensors: InnerTensors, rank: int, generator: torch.Generator) -> Iterator[Space]:
     """The space of an attack. Both views know inside what may have changed; the reference stays what it was."""
+    if tensors == "same" and not views.trainable:
+        raise PlanError(
+            "there is nothing to move: no tensor is trained here",
+            code="attack-tensors",
+            hint='give tensors="all" or "lora" to the walk',
+        )
     if tensors != "same":
         make_whole(views.replay.model)
     with ExitStack() as stack:

@@ -23,10 +23,7 @@ def gradients(loss: Tensor, tensors: Mapping[str, nn.Parameter]) -> dict[str, Te
 
 @dataclass
 class Walk:
-    """`for k in walk:` takes a step and hands over k = 1, 2, ... `steps`, the model then being the attacked one.
-
-    `losses` are the inner losses before each step taken so far.
-    """
+    """`for k in walk:` takes a step and hands over k = 1, 2, ... `steps`, the model then being the attacked one."""
 
     space: Space
     inner_loss: InnerLoss
@@ -34,6 +31,7 @@ class Walk:
     rule: Rule
     total: Callable[[Tensor], float] = float
     losses: list[float] = field(default_factory=list)
+    """the inner loss before each step taken so far, of the whole batch"""
 
     def __iter__(self) -> Iterator[int]:
         while len(self.losses) < self.steps:
