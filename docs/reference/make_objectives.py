@@ -42,7 +42,7 @@ reference objectives are explained in [cosine-rmu](../explanation/cosine-rmu.md)
 - **fidelity**: *faithful*, the published equation; *variant*, something differs that may matter, said in the text;
   *simplified*, a part of the method is left out.
 - **reads**: logits mean the whole depth; a block means that nothing above it is run; "base" that the base model is read
-  (never a second copy: see [the rooms](../explanation/rooms.md)).
+  (never a second copy: see [the two views](../explanation/two-views.md)).
 - **trains**: share of the parameters, by default (`tensors`, `blocks`, `block` and `width` change it).
 - **cost**: FLOPs of a step over those of one forward pass of the model on one role's batch; counted on a random
   Llama-like model of 8 blocks with default options, mean of 8 steps, and nothing of the base model kept from step to
@@ -52,10 +52,13 @@ reference objectives are explained in [cosine-rmu](../explanation/cosine-rmu.md)
   original values alone (1 x). What is held for a while comes on top: an attacker's weights (and moments in tar),
   displaced weights in npo-sam.
 
-Options default to the paper's values. Steps, rates and batches default to values for models of about a hundred million
-parameters instead, because the papers train models of one to eight billion: OpenUnlearning's methods (gradient-ascent
-to pdu) with AdamW at 1e-5 (undial 1e-4), effective batch 32, ten epochs (wga and satimp five) on TOFU; others are told
-in their sections, or are presets (`preset: NAME` in a stage).
+Options default to the paper's values. Steps and batches default to few and small ones, for models of about a hundred
+million parameters; the papers train models of one to eight billion: OpenUnlearning's methods (gradient-ascent to pdu)
+with AdamW at 1e-5 (undial 1e-4), effective batch 32, ten epochs (wga and satimp five) on TOFU; others are told in their
+sections, or are presets (`preset: NAME` in a stage). Of OpenUnlearning's methods all but undial (3e-5) default to its
+rate, 1e-5. At 135M parameters and so few steps that is too small for npo, simnpo, altpo, wga and satimp, which took
+1e-4 of three rates in [the baselines in small](../results/baselines-in-small.md): take a preset where there is one, or
+search.
 """
 
 NO_GRADIENT = ("abliteration", "gloss", "iti")
@@ -146,7 +149,8 @@ def section(card: Any) -> str:
     body = "\n\n".join(f"```\n{inspect.cleandoc(part)}\n```" if part.startswith("    ") else part for part in rest)
     spec = card.SPEC
     defaults = ", ".join(f"{key} {value}" for key, value in spec.train.items())
-    said = f"Paper: {spec.paper}. Data: {', '.join(spec.roles)}. Trains by default with {defaults}."
+    may = f"; if there: {', '.join(spec.optional_roles)}" if spec.optional_roles else ""
+    said = f"Paper: {spec.paper}. Data: {', '.join(spec.roles)}{may}. Trains by default with {defaults}."
     presets = ", ".join(f"`{name}`" for name in read_presets(spec, Faults()))
     return f"## {spec.name}\n\n{title}\n\n{body}\n\n{said}" + (f" Presets: {presets}." if presets else "") + "\n"
 

@@ -33,6 +33,9 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "mlp_out": ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2", "mlp.fc_out"),
 }
 
+POST_NORM = re.compile(r"\.post_(feedforward|mlp)_layernorm\.weight$")
+"""gains between a block's output matrices and the residual stream"""
+
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -100,6 +103,11 @@ class ModelShape:
                 )
             names.append(found[0])
         return tuple(names)
+
+    @property
+    def post_norm(self) -> bool:
+        """Whether blocks norm and scale what their output matrices write before it is added (OLMo-2, Gemma 2 and 3)."""
+        return any(POST_NORM.search(name) for name in self.tensors)
 
     def match(self, pattern: str) -> tuple[str, ...]:
         """Full names of all tensors that a regular expression matches in full, in the model's order.

@@ -151,13 +151,14 @@ def run_stage_of(
     folder: Path,
     *,
     arch: str = "llama",
+    dtype: torch.dtype = torch.float32,
     stop_after: int | None = None,
     given: dict[str, list[Example]] | None = None,
     **train: Any,
 ) -> tuple[Any, list[dict[str, float]], Any]:
     """One stage on a tiny model: (model, scalars of each step, result)."""
     spec = SPECS[name]
-    model = tiny_model(arch)
+    model = tiny_model(arch).to(dtype)
     rows: list[dict[str, float]] = []
     job = StageJob(
         index=0,

@@ -9,11 +9,15 @@ import torch
 
 from unlearn_suite import PlanError, TrainingError
 from unlearn_suite.engine.batch import collate, encode
+from unlearn_suite.engine.shape import ModelShape
 from unlearn_suite.specs import Example
 from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
 from unlearn_suite_baselines.cards.elm import ElmConfig
+from unlearn_suite_baselines.cards.pdu import PduConfig
 from unlearn_suite_baselines.cards.whp import WhpConfig
+from unlearn_suite_baselines.methods.directions import embedding
 from unlearn_suite_baselines.methods.elm import Elm
+from unlearn_suite_baselines.methods.pdu import Pdu
 from unlearn_suite_baselines.methods.whp import Whp
 
 
@@ -37,12 +41,31 @@ def test_abliteration_leaves_nothing_that_writes_along_the_direction(arch, run, 
         assert along.abs().max() < 1e-4, n
 
 
+@pytest.mark.parametrize("arch", ["gpt2", "gpt_neox", "phi"])
+def test_no_block_has_a_part_along_the_removed_direction(arch, run, tmp_path):
+    """Biases and learned positions write to the residual stream too."""
+    model, _, result = run("abliteration", {"block": 2, "max_kl": None}, tmp_path, arch=arch, steps=1)
+    tokens = embedding(ModelShape.of(model))
+    r = torch.linalg.svd(weights(tiny_model(arch))[tokens] - weights(model)[tokens]).Vh[0].detach()
+    ids = torch.tensor([tiny_tokenizer()("the hat of the king was tall")["input_ids"]])
+    hidden = model(ids, output_hidden_states=True).hidden_states[:-1]  # the last one is behind the final norm
+    assert max(float((h @ r).abs().max().detach()) for h in hidden) < 1e-4
+    assert {n.rpartition(".")[2] for n in result.original} == {"weight", "bias"}
+
+
 def test_gloss_removes_a_subspace_of_its_rank_from_every_block(run, tmp_path):
     model, _, result = run("gloss", {"rank": 3, "max_kl": None}, tmp_path, steps=1)
     before = weights(tiny_model())
     changes = torch.cat([before[n] - weights(model)[n] for n in result.original], dim=1)
     s = torch.linalg.svdvals(changes)
     assert len(result.original) == 4 and s[2] > 1e-3 and s[3] < 1e-4 * s[0]
+
+
+@pytest.mark.parametrize("name", ["abliteration", "gloss"])
+@pytest.mark.parametrize("arch", ["olmo2", "gemma3"])
+def test_a_model_that_scales_what_it_writes_is_refused(name, arch, run, tmp_path):
+    with pytest.raises(PlanError, match="norm and scale"):
+        run(name, {}, tmp_path, arch=arch, steps=1)
 
 
 @pytest.mark.parametrize("name", ["abliteration", "gloss"])
@@ -146,12 +169,19 @@ SAME_LENGTH = {
 @pytest.mark.parametrize("cut", [1, 2])
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("graddiff", {"retain": "kl"}), ("undial", {}), ("pdu", {"eps": 0.1}), ("rmu", {"block": 2, "rna_noise": 0.5})],
+    [
+        ("graddiff", {"retain": "kl"}),
+        ("undial", {}),
+        ("pdu", {"eps": 0.1}),
+        ("rmu", {"block": 2, "rna_noise": 0.5}),
+        ("rmu", {"block": 2, "legacy": "open-unlearning"}),
+        ("jensun", {"refusals": ["No", " No idea"]}),
+    ],
 )
 def test_legacy_means_of_pieces_add_up(name, options, cut, run, tmp_path):
     """Without padding, where the plain mean of a batch is that of its pieces."""
     whole, pieces = (
-        run(name, {**options, "legacy": True}, tmp_path / str(size), given=SAME_LENGTH, steps=2, micro_batch=size)[1]
+        run(name, {"legacy": True, **options}, tmp_path / str(size), given=SAME_LENGTH, steps=2, micro_batch=size)[1]
         for size in (None, cut)
     )
     for row, other in zip(whole, pieces, strict=True):
@@ -188,6 +218,64 @@ def test_targets_by_example_take_a_row_that_counts_as_none():
     assert float(whp.loss({"forget": none}).parts["forget"]) == 0
 
 
+@pytest.mark.parametrize("smoothness", ["sam", "rs", "gp", "cr"])
+def test_bfloat16_weights_take_no_small_perturbation(smoothness, run, tmp_path):
+    with pytest.raises(PlanError, match="needs float32 weights") as refused:
+        run("npo-sam", {"smoothness": smoothness, "rho": 1e-5}, tmp_path, dtype=torch.bfloat16)
+    assert refused.value.code == "inner-precision"
+
+
+@pytest.mark.parametrize(
+    "options", [{"smoothness": "rs", "rho": 0.1}, {"smoothness": "wa"}, {"smoothness": "gp", "legacy": True}]
+)
+def test_bfloat16_weights_take_what_it_does_not_round_away(options, run, tmp_path):
+    _, rows, _ = run("npo-sam", options, tmp_path, dtype=torch.bfloat16, steps=1)
+    assert rows
+
+
+def test_smooth_npo_tells_the_loss_it_steps_on(run, tmp_path):
+    _, rows, _ = run("npo-sam", {"gamma": 0.25, "alpha": 3.0}, tmp_path, steps=1)
+    assert rows[0]["loss"] == pytest.approx(0.25 * rows[0]["forget"] + 3.0 * rows[0]["retain"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("repselect", {"inner_steps": 1, "texts": 4, "rate": 1e-4, "budget": 1e9}),
+        ("cir", {"components": 0, "rate": 1e-3}),
+    ],
+)
+def test_bfloat16_weights_lose_no_small_steps(name, options, run, tmp_path):
+    """Steps far below the spacing of bf16: together they come as far as in float32, over an interruption too."""
+    train = {"given": SAME_LENGTH, "batch": 4, "steps": 32, "save_every": 5}
+    exact, _, result = run(name, options, tmp_path / "exact", **train)
+
+    def moved(model):
+        start = weights(tiny_model().to(model.dtype))
+        return torch.cat([(weights(model)[n].float() - start[n].float()).flatten() for n in result.original])
+
+    rough, *_ = run(name, options, tmp_path / "rough", dtype=torch.bfloat16, **train)
+    run(name, options, tmp_path / "cut", dtype=torch.bfloat16, stop_after=7, **train)
+    resumed, *_ = run(name, options, tmp_path / "cut", dtype=torch.bfloat16, **train)
+    ours, theirs = moved(rough), moved(exact)
+    assert float((ours @ theirs / theirs.norm() ** 2).detach()) == pytest.approx(1.0, abs=0.1)
+    assert all(torch.equal(p, q) for p, q in zip(rough.parameters(), resumed.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["idk-dpo", "flat", "jensun"])
+def test_a_single_word_has_no_answer_to_forget(name, run, tmp_path):
+    given = {**SAME_LENGTH, "forget": [Example("w", "Hogwarts")]}
+    with pytest.raises(TrainingError, match="no forget example has an alternate"):
+        run(name, {}, tmp_path, given=given)
+
+
+@pytest.mark.parametrize("options", [{"retain": "kl", "alpha": 0.0}, {"retain": "nll"}])
+def test_pdu_says_whether_it_reads_the_base_model(options):
+    """lambda may grow from 0, so that the retain loss is always read."""
+    made = Pdu(PduConfig(**options))
+    assert made.requirements(ModelShape.of(tiny_model())).reference == (options["retain"] == "kl")
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("smoothness", ["sam", "gp", "cr"])
 def test_smooth_npo_runs_both_ways(smoothness, legacy, run, tmp_path):
@@ -195,12 +283,19 @@ def test_smooth_npo_runs_both_ways(smoothness, legacy, run, tmp_path):
     assert all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in rows)
 
 
-@pytest.mark.parametrize("name", ["graddiff", "undial", "pdu", "rmu", "npo", "flat"])
+@pytest.mark.parametrize("name", ["graddiff", "undial", "pdu", "rmu", "npo", "flat", "jensun"])
 def test_legacy_forms_run_and_differ(name, run, tmp_path):
     options = {"retain": "kl"} if name in ("graddiff", "npo") else {}
     _, new, _ = run(name, options, tmp_path / "new", steps=2)
     _, old, _ = run(name, {**options, "legacy": True}, tmp_path / "old", steps=2)
     assert new[-1]["loss"] != old[-1]["loss"]
+
+
+def test_rmu_has_two_legacy_forms_and_adaptive_rmu_one(run, tmp_path):
+    rows = [run("rmu", {"legacy": form}, tmp_path / str(form), steps=1)[1] for form in (True, "open-unlearning")]
+    assert rows[0][0]["loss"] != rows[1][0]["loss"]
+    with pytest.raises(ValueError, match="legacy"):
+        run("adaptive-rmu", {"legacy": "open-unlearning"}, tmp_path / "none")
 
 
 def test_circuit_breakers_train_with_lora(run, tmp_path):
@@ -212,7 +307,6 @@ def test_circuit_breakers_train_with_lora(run, tmp_path):
 
 
 def test_representation_methods_are_shallow():
-    from unlearn_suite.engine.shape import ModelShape
     from unlearn_suite_baselines.cards import adaptive_rmu, circuit_breakers, rmu
     from unlearn_suite_baselines.methods.circuit_breakers import CircuitBreakers
     from unlearn_suite_baselines.methods.rmu import AdaptiveRmu, Rmu

@@ -15,8 +15,10 @@ from torch import Tensor
 from unlearn_suite import LossObjective
 from unlearn_suite.plugins import load_target
 from unlearn_suite_baselines.cards import CARDS
+from unlearn_suite_baselines.methods.mudman import Mudman
 from unlearn_suite_baselines.methods.npo_sam import NpoSam
 from unlearn_suite_baselines.methods.pdu import Pdu
+from unlearn_suite_baselines.methods.tar import Tar
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 SPECS = {card.SPEC.name: card.SPEC for card in CARDS}
@@ -107,6 +109,32 @@ class Formulas:
         forget = torch.stack([torch.stack(terms).mean() for terms in per_row.values()]).mean()
         return forget + self.mean("retain", lambda z, q, y: self.jsd(log_p(z).exp(), log_p(q).exp()))
 
+    def summed(self, p: Tensor, q: Tensor) -> Tensor:
+        """(KL(p || m) + KL(q || m)) / 2 where q is no distribution; nothing is below 1e-9."""
+        m, p, q = (x.clamp_min(1e-9) for x in ((p + q) / 2, p, q))
+        return sum((x * torch.log(x / m)).sum() for x in (p, q)) / 2
+
+    def jensun_everywhere(self) -> Tensor:
+        """Every position of the texts as they are, mass 1 at both tokens of the target."""
+        target = torch.zeros(120, dtype=torch.float64)
+        target[TARGET] = 1.0
+        forget = [self.summed(log_p(z).exp(), target) for z in self.z["forget"].flatten(0, 1)]
+        pairs = zip(*(x["retain"].flatten(0, 1) for x in (self.z, self.q)), strict=True)
+        held = [self.summed(log_p(q).exp(), log_p(z).exp()) for z, q in pairs]
+        return torch.stack(forget).mean() + torch.stack(held).mean()
+
+    def chosen_logit(self) -> Tensor:
+        return self.mean("forget", lambda z, q, y: torch.relu(z[y] - z.mean()))
+
+    def neg_entropy(self) -> Tensor:
+        return self.mean("forget", lambda z, q, y: (log_p(z).exp() * log_p(z)).sum())
+
+    def tamper(self) -> Tensor:
+        """TAR's negative entropy is over prompts too."""
+        tokens = [(b, t - 1) for b, (ids, _) in enumerate(self.rows["forget"]) for t in range(1, len(ids))]
+        z = [self.z["forget"][b, t] for b, t in tokens]
+        return torch.stack([(log_p(x).exp() * log_p(x)).sum() for x in z]).mean()
+
     def elm(self) -> Tensor:
         def towards(z: Tensor, q: Tensor, y: int) -> Tensor:
             return -0.75 * log_p(z)[y] - 0.25 * log_p(z)[(y + 1) % len(z)]
@@ -137,11 +165,14 @@ class Formulas:
         return torch.stack(found).sum() / (z.shape[0] * (z.shape[1] - 1))
 
     def peak_unshifted(self) -> Tensor:
-        """The logits at the answer's tokens; a text's first token is one of them."""
+        """The logits at the answer's tokens; a text's first token has no label."""
         rows = enumerate(self.rows["forget"])
-        z = [self.z["forget"][b, t] for b, (ids, start) in rows for t in range(start, len(ids))]
+        z = [self.z["forget"][b, t] for b, (ids, start) in rows for t in range(max(start, 1), len(ids))]
         return torch.stack([(x.max() - x.mean()) ** 2 for x in z]).mean()
 
+
+TARGET = [5, 9]
+"""tokens of jensun's refusal, where it stands for every forget example"""
 
 CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
     "gradient-ascent": ("gradient-ascent", {}, lambda f: -f.nll("forget")),
@@ -194,6 +225,13 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
     "undial-legacy": ("undial", {"legacy": True}, lambda f: f.undial_everywhere(10.0)),
     "pdu-legacy": ("pdu", {"legacy": True, "eps": 0.3}, lambda f: f.peak_unshifted() + 100 * f.nll("retain")),
     "jensun": ("jensun", {}, lambda f: f.jensun()),
+    "jensun-legacy": ("jensun", {"legacy": True}, lambda f: f.jensun_everywhere()),
+    "task-arithmetic": ("task-arithmetic", {}, lambda f: f.nll("forget")),
+    "whp": ("whp", {}, lambda f: f.mean("forget", lambda z, q, y: -log_p(z)[(y + 1) % 120])),
+    "mudman-neg_entropy": ("mudman", {}, lambda f: f.neg_entropy()),
+    "mudman-neg_cross_entropy": ("mudman", {"unlearn": "neg_cross_entropy"}, lambda f: -f.nll("forget")),
+    "mudman-correct_logit": ("mudman", {"unlearn": "correct_logit"}, lambda f: f.chosen_logit()),
+    "tar": ("tar", {}, lambda f: f.tamper()),
     "elm": ("elm", {"consistency_weight": 0, "retain_weight": 2.0}, lambda f: f.elm()),
     "pdu": ("pdu", {"eps": 0.3}, lambda f: f.peak() + 100 * f.nll("retain")),
 }
@@ -209,8 +247,17 @@ def objective(name: str, options: dict[str, Any], toy: Any) -> Any:
         example.id: soft_targets([ids[t] for t in range(max(n, 1), len(ids))])
         for example, (ids, n) in zip(toy.batches["forget"].examples, toy.rows["forget"], strict=True)
     }
+    made.labels = {name: (ids[:, 0] + 1) % 120 for name, (ids, _) in made.targets.items()}
+    made.wanted = dict.fromkeys(made.targets, TARGET)
     made.dual = getattr(spec.config(**options), "alpha", 0.0)
     return made
+
+
+def loss_of(made: Any, batches: Any) -> Tensor:
+    """The loss; of methods with several, the one on forget text."""
+    if isinstance(made, Mudman):
+        return made._unlearn(batches).total()
+    return made._tamper(batches["forget"]) if isinstance(made, Tar) else made.loss(batches).total()
 
 
 def soft_targets(tokens: list[int]) -> tuple[Tensor, Tensor]:
@@ -228,7 +275,7 @@ def test_value_and_gradient_equal_the_equation(case, dtype, toy):
     if name == "ceu":  # its setup moves where the answers begin
         made.setup(SimpleNamespace(**vars(given.ctx), roles={"forget": SimpleNamespace(encoded=_encoded(given))}))
         given.batches["forget"] = _collated(made.ctx.roles["forget"].encoded)
-    total = made.loss(given.batches).total()
+    total = loss_of(made, given.batches)
     total.backward()
     plain = Formulas(given)
     expected = formula(plain)
@@ -270,6 +317,8 @@ PUBLIC: dict[str, tuple[str, dict[str, Any], Any]] = {
     "open-unlearning/compute_batch_ceu": ("ceu", {}, "forget"),
     "flat/kl of a batch": ("flat", {"legacy": True}, "forget"),
     "open-unlearning/PDU": ("pdu", {"legacy": True, "eps": 0.3}, "forget"),
+    "JensUn/jensun_multitok_loss": ("jensun", {"legacy": True}, "forget"),
+    "JensUn/jensun_retain_loss": ("jensun", {"legacy": True}, "retain"),
 }
 
 

@@ -7,6 +7,7 @@ is taken where the optimizer would use it.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -70,17 +71,15 @@ def test_mudman_is_its_algorithm(run, plain, tmp_path):
 
 
 def test_tar_adds_the_gradients_of_an_attacked_model(run, plain, gradients, tmp_path):
+    """Rows of many lengths; of one unit, so that attacker and held-out text are all of them. What holds the retain
+    activations is 0 at the first step, and without a gradient there."""
     options = {"mapping": 0.0, "inner_steps": 3, "readout_every": 2, "inner_lr": (1e-3,), "switch": 0.0}
-    run("tar", options, tmp_path, given=plain.ALIKE, **plain.WHOLE)
-    p = plain(plain.ALIKE)
+    given = {role: [replace(e, unit="u") for e in rows] for role, rows in plain.VARIED.items()}
+    run("tar", {**options, "inner_batch": 8}, tmp_path, given=given, **plain.WHOLE)
+    p = plain(given)
     names = list(gradients[0])
-    f, r = p.rows["forget"][:1], p.rows["retain"][:1]
+    f, r = p.rows["forget"], p.rows["retain"]
     everything = [(ids, 1) for ids, _ in f]  # the entropy is taken over prompts too
-    base = [h.detach() for h in p.hidden(r[0][0])]
-    held = torch.stack(
-        [(h - b)[1:].norm(dim=-1).mean() for h, b in zip(p.hidden(r[0][0]), base, strict=True)]
-    ).mean()  # 0 at the first step, and without a gradient there
-    assert held.item() == 0.0
     expected = p.gradient(p.nll(r), names)
     attacker = torch.optim.AdamW(list(p.weights.values()), lr=1e-3, weight_decay=0.0)
     for k in (1, 2, 3):
@@ -105,40 +104,71 @@ def test_lat_rmu_steps_on_perturbed_activations(run, plain, gradients, tmp_path,
     u = torch.linspace(-1, 1, 32) / torch.linspace(-1, 1, 32).norm()
     monkeypatch.setattr(Steering, "_unit", lambda self: u.clone())
     options = {"block": 2, "attack_steps": 3, "attack_lr": 0.5, "epsilon": 1.0, "updates": 1, "alpha": 3.0}
-    run("lat-rmu", options, tmp_path, given=plain.ALIKE, **plain.WHOLE)
-    p = plain(plain.ALIKE)
-    names = list(gradients[0])
-    (ids, start), below = p.rows["forget"][0], p.model.model.layers[1]
-    delta = torch.zeros(1, ids.shape[1], 32, dtype=torch.float64, requires_grad=True)
+    run("lat-rmu", options, tmp_path, given=plain.VARIED, **plain.WHOLE)
+    p = plain(plain.VARIED)
+    names, f = list(gradients[0]), p.rows["forget"]
+    deltas = {ids.shape[1]: torch.zeros(1, ids.shape[1], 32, dtype=torch.float64) for ids, _ in f}
+    assert len(deltas) == len(f), "a row is known by its length"
+    for delta in deltas.values():
+        delta.requires_grad_()
 
     def add(module: Any, given: Any, out: Any) -> Any:
-        return (out[0] + delta, *out[1:]) if isinstance(out, tuple) else out + delta
+        h = out[0] if isinstance(out, tuple) else out
+        moved = h + deltas[h.shape[-2]]
+        return (moved, *out[1:]) if isinstance(out, tuple) else moved
 
-    hook = below.register_forward_hook(add)
-    adversary = torch.optim.AdamW([delta], lr=0.5, weight_decay=0.0)
+    hook = p.model.model.layers[1].register_forward_hook(add)
+    adversary = torch.optim.AdamW(list(deltas.values()), lr=0.5, weight_decay=0.0)
     for _ in range(3):
-        (delta.grad,) = torch.autograd.grad(p.nll([(ids, start)]), [delta])
+        adversary.zero_grad()
+        p.nll(f).backward(inputs=list(deltas.values()))
         adversary.step()
         with torch.no_grad():
-            delta /= (delta.norm(dim=-1, keepdim=True) / 1.0).clamp_min(1.0)
-    steered = p.hidden(ids)[2][1:]
+            for delta in deltas.values():
+                delta /= (delta.norm(dim=-1, keepdim=True) / 1.0).clamp_min(1.0)
+    steered = torch.cat([p.hidden(ids)[2][1:] for ids, _ in f])
     loss = ((steered - 6.5 * u.double()) ** 2).mean()  # all tokens but the first, over the width
     hook.remove()  # the retain loss is 0, and so is its gradient
-    assert float(delta.detach().norm(dim=-1).max()) == pytest.approx(1.0)
+    assert max(float(d.detach().norm(dim=-1).max()) for d in deltas.values()) == pytest.approx(1.0)
     assert_alike(gradients[0], p.gradient(loss, names), rtol=5e-3)
 
 
-def test_repnoise_is_its_equation(run, plain, gradients, tmp_path):
-    """Without the noise term, whose draws are the stage's own (`mmd` is tested by itself)."""
-    _, rows, _ = run("repnoise", {"alpha": 0.7, "beta": 0.0}, tmp_path, given=plain.VARIED, **plain.WHOLE)
-    p = plain(plain.VARIED)
+def test_lat_rmu_is_the_same_in_bfloat16_but_for_its_rounding(run, plain, tmp_path):
+    options = {"block": 2, "attack_steps": 3, "attack_lr": 0.5, "epsilon": 1.0, "updates": 1, "alpha": 3.0}
+    found = [
+        run("lat-rmu", options, tmp_path / str(dtype), dtype=dtype, given=plain.VARIED, **plain.WHOLE)[1][0]
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    assert found[1]["forget"] == pytest.approx(found[0]["forget"], rel=0.02)
+    assert found[1]["grad_norm"] == pytest.approx(found[0]["grad_norm"], rel=0.05)
+
+
+@pytest.mark.parametrize("beta", [0.0, 5.0])
+def test_repnoise_is_its_equation(beta, run, plain, gradients, tmp_path):
+    """Its noise, drawn in the batch's order, is told apart only where the rows are alike."""
+    given = plain.ALIKE if beta else plain.VARIED
+    _, rows, _ = run("repnoise", {"alpha": 0.7, "beta": beta}, tmp_path, given=given, **plain.WHOLE)
+    p = plain(given)
     terms: list[list[Tensor]] = [[] for _ in p.model.model.layers]
+    discrepancies = []
+    generator = torch.Generator().manual_seed(0)
+    (ids, start), count = p.rows["forget"][0], len(p.rows["forget"])
+    for h in p.hidden(ids):
+        drawn = torch.randn((count, *h.shape), generator=generator).double()[:, start:].flatten(1)
+        both = torch.cat([h[start:].flatten().expand(count, -1), drawn])
+        squared = (both[:, None] - both[None]).square().sum(-1)
+        width = squared.detach().sum() / (4 * count**2 - 2 * count)
+        kernel = sum(torch.exp(-squared / (width / 4 * 2**i)) for i in range(5))
+        sign = torch.tensor([1.0] * count + [-1.0] * count)
+        discrepancies.append((sign[:, None] * sign[None] * kernel).sum() / count**2)
     for ids, start in p.rows["forget"]:
         for depth, h in enumerate(p.hidden(ids)):
             log_p = p.model.lm_head(p.model.model.norm(h)).log_softmax(-1)
             terms[depth] += [-log_p[t - 1, int(ids[0, t])] for t in range(start, ids.shape[1])]
     lens = torch.stack([torch.stack(depth).mean() for depth in terms]).mean()
     loss = p.nll(p.rows["retain"]) - 0.7 * torch.log(1 + lens)
+    if beta:
+        loss = loss + beta * torch.stack(discrepancies).mean()
     assert rows[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
     assert_alike(gradients[0], p.gradient(loss, list(gradients[0])))
 
@@ -206,6 +236,44 @@ def test_pdus_dual_variable_follows_the_retain_loss_and_is_kept(run, plain, tmp_
     assert kept.state_dict() == {"dual": dual} and dual > 3.0
 
 
+def test_pdus_bound_is_the_base_models_retain_loss_and_some_slack(run, plain, tmp_path):
+    """Every batch is the whole role, so that the first retain loss is the measured one."""
+    options = {"alpha": 3.0, "eta": 2.0, "slack": 0.25, "warmup": 0.0}
+    _, rows, _ = run("pdu", options, tmp_path, given=plain.VARIED, **plain.WHOLE)
+    p = plain(plain.VARIED)
+    assert rows[0]["retain"] == pytest.approx(float(p.nll(p.rows["retain"]).detach()), rel=1e-5)
+    assert rows[0]["dual"] == pytest.approx(3.0 - 2.0 * 0.25, rel=1e-5)
+    _, rows, _ = run("pdu", {**options, "retain": "kl"}, tmp_path / "kl", given=plain.VARIED, **plain.WHOLE)
+    assert rows[0]["dual"] == pytest.approx(3.0 - 2.0 * 0.25, rel=1e-5), "the base model's KL is 0"
+
+
+def test_npo_sam_steps_on_both_gradients(run, plain, gradients, tmp_path):
+    """gamma times NPO's gradient at the perturbed weights, alpha times the retain gradient where the model is."""
+    options = {"smoothness": "sam", "rho": 0.3, "gamma": 0.5, "alpha": 2.0, "beta": 0.2}
+    run("npo-sam", options, tmp_path, given=plain.VARIED, **plain.WHOLE)
+    p = plain(plain.VARIED)
+    names, f = list(gradients[0]), p.rows["forget"]
+
+    def likelihoods() -> Tensor:
+        rows = [p.model(ids).logits[0].log_softmax(-1) for ids, _ in f]
+        return torch.stack([
+            torch.stack([log_p[t - 1, ids[0, t]] for t in range(start, ids.shape[1])]).sum()
+            for log_p, (ids, start) in zip(rows, f, strict=True)
+        ])  # fmt: skip
+
+    base = likelihoods().detach()
+
+    def npo() -> Tensor:
+        return -(2 / 0.2) * torch.log(1 / (1 + torch.exp(0.2 * (likelihoods() - base)))).mean()
+
+    retain, first = p.gradient(p.nll(p.rows["retain"]), names), p.gradient(npo(), names)
+    norm = math.sqrt(sum(float(g.square().sum()) for g in first.values()))
+    p.move(first, -0.3 / norm)
+    there = p.gradient(npo(), names)
+    assert max(float((there[n] - first[n]).abs().max()) for n in names) > 0.01 * norm
+    assert_alike(gradients[0], {n: 0.5 * there[n] + 2.0 * retain[n] for n in names}, rtol=5e-3)
+
+
 def test_adaptive_rmu_measures_the_base_activations(run, plain, tmp_path):
     _, rows, _ = run("adaptive-rmu", {"block": 2, "scale": 4.0}, tmp_path, given=plain.ALIKE, **plain.WHOLE)
     p = plain(plain.ALIKE)
@@ -218,15 +286,30 @@ def test_adaptive_rmu_measures_the_base_activations(run, plain, tmp_path):
     assert rows[0]["forget"] == pytest.approx(float(loss.detach()), rel=1e-4)
 
 
-def test_repselect_moves_along_the_filtered_gradient_of_a_relearned_model(run, plain, tmp_path):
-    options = {"adversary": "same", "inner_steps": 2, "inner_lr": 0.05, "components": 0.25, "rate": 1e-3, "budget": 9.0}
-    model, _, result = run("repselect", options, tmp_path, given=plain.ALIKE, **plain.WHOLE)
-    p, names = plain(plain.ALIKE), list(result.original)
-    f = p.rows["forget"][:1]
+@pytest.mark.parametrize("adversary", ["same", "lora"])
+def test_repselect_moves_along_the_filtered_gradient_of_a_relearned_model(adversary, run, plain, tmp_path):
+    """Rows of many lengths; the adversary's fresh adapters, of rank 8 on every linear map, are the first draws."""
+    rate = {"same": 0.05, "lora": 0.5}[adversary]
+    options = {"inner_steps": 2, "inner_lr": rate, "components": 0.25, "rate": 1e-3, "budget": 9.0}
+    model, _, result = run(
+        "repselect", {**options, "adversary": adversary}, tmp_path, given=plain.VARIED, **plain.WHOLE
+    )
+    p, names = plain(plain.VARIED), list(result.original)
+    f = p.rows["forget"]
     start = {n: p.weights[n].detach().clone() for n in names}
-    for _ in range(2):
-        p.move(p.gradient(p.nll(f), names), 0.05)
+    before = p.gradient(-p.nll(f), names)
+    if adversary == "same":
+        for _ in range(2):
+            p.move(p.gradient(p.nll(f), names), 0.05)
+    else:
+        adapters = _adapters(p)
+        for _ in range(2):
+            grads = torch.autograd.grad(p.nll(f), adapters)
+            with torch.no_grad():
+                for tensor, grad in zip(adapters, grads, strict=True):
+                    tensor.sub_(grad, alpha=0.5)
     g = p.gradient(-p.nll(f), names)
+    assert any(float((g[n] - before[n]).norm() / before[n].norm()) > 0.1 for n in names)
     filtered = {}
     for n in names:
         u, s, vh = torch.linalg.svd(g[n], full_matrices=False)
@@ -239,6 +322,19 @@ def test_repselect_moves_along_the_filtered_gradient_of_a_relearned_model(run, p
     after = dict(model.named_parameters())
     moved = {n: (start[n] - after[n].double()) for n in names}
     assert_alike(moved, {n: 1e-3 * size * filtered[n] / norm for n in names}, rtol=2e-2)
+
+
+def _adapters(p: Any) -> list[Tensor]:
+    """A and B of every linear map of the blocks, which they are added to from now on."""
+    generator, made = torch.Generator().manual_seed(0), []
+    for module in p.model.model.layers.modules():
+        if isinstance(module, torch.nn.Linear):
+            width = module.in_features
+            a = ((2 * torch.rand(8, width, generator=generator) - 1) / math.sqrt(width)).double().requires_grad_()
+            b = torch.zeros(module.out_features, 8, dtype=torch.float64, requires_grad=True)
+            module.register_forward_hook(lambda m, given, out, a=a, b=b: out + given[0] @ a.T @ b.T)
+            made += [a, b]
+    return made
 
 
 def test_cir_moves_by_a_length_along_its_gradient(run, plain, tmp_path):

@@ -27,7 +27,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             config=ToxicityDataConfig,
             licence="Apache-2.0",
             source="written for this project",
-            size="144 prompts with two continuations each",
+            size="240 hostile prompts with two continuations each, 100 neutral ones with one",
         )
     )
     for spec in published.DATASETS:

@@ -4,8 +4,8 @@
 
 a: one of `alternates` sampled answers to the same prompt; each makes a pair of its own. The base model samples them
 once, with `template`. Public code: OpenUnlearning's community script, whose prompt is for instruction-tuned 1B
-models; ours is a plain continuation. Answers that equal the original are dropped. Text without a prompt is cut in
-two.
+models, and which samples up to 200 tokens; ours is a plain continuation of 24. Answers that equal the original are
+dropped. Text without a prompt is cut in two.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@
 
 o_l: output of block l's MLP. V, U: top principal components of the inputs of each trained matrix, and of the gradients
 of its outputs, on forget text. The loss also falls when o shrinks. Public code (filyp/unlearning) computes means and
-components anew every epoch, removes them, and moves the weights along the collapsed gradient by a fixed length
-(`rate`); a later form (filyp/open-unlearning) scales components down softly. Here the components and the mean length
-|o_l^base| are computed once, on the base model and the same forget texts, not centred, so that a batch may be cut;
-without `rate` AdamW takes the steps, which turns the collapsed update a little.
+components anew every epoch, removes one after the other, and moves the weights along the collapsed gradient by a
+fixed length (`rate`); a later form (filyp/open-unlearning) scales components down softly. Here the components and the
+mean length |o_l^base| are computed once, on the base model and the same forget texts, not centred, so that a batch may
+be cut; without `rate` AdamW takes the steps, which turns the collapsed update a little.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 All on the base model at temperature 1.2; eta_t rises linearly from 1 to 1000 along the text. Published with LoRA rank
 256, alpha 16, on blocks 4 to 7, lr 5e-5, 3,000 texts: add `lora: {rank: 256, alpha: 16}` to the stage. Simplified
 against the public code (rohitgandikota/erasing-llm): one expert and one novice prefix instead of ten each, in our
-words; targets are made once per example; the change of subject is the base model's plain continuation, not one guided
-by the same ratio.
+words; targets are made once per example; the change of subject is the base model's plain continuation, 24 tokens
+long, not one of 100 to 300 guided by the same ratio.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     v = mean a(retain) - mean a(forget), normalised;   b_O <- b_O + alpha sigma W_O[:, head] v   for the top heads
 
-a: a head's output on response tokens, averaged per example; sigma: its standard deviation along v. Heads are ranked
-by how well v separates held-out examples (the paper: a logistic probe for each head). K 48 heads of 1,024 and alpha
-15 are the paper's for LLaMA-7B. It shifts activations at inference; the shift is a constant, so it fits the output
+a: a head's output on response tokens, averaged per example; sigma: its standard deviation along v, with divisor n - 1.
+Public code (likenneth/honest_llama) takes the last token's outputs and divisor n. Heads are ranked by how well v
+separates held-out examples (the paper: a logistic probe for each head). K 48 heads of 1,024 and alpha 15 are the
+paper's for LLaMA-7B. It shifts activations at inference; the shift is a constant, so it fits the output
 projection's bias. Models without that bias (Llama, Mistral, Qwen 2 and 3, Gemma, OLMo) cannot hold it: that is an
 error.
 """

@@ -6,7 +6,8 @@ The residual stream before block l is perturbed (for pre-norm models that is the
 block l-1). AdamW ascent of `attack_steps` steps, projected token by token, then `updates` RMU steps on the same batch.
 Public code (aengusl/latent-adversarial-training) also perturbs retain text with an "away" loss of equal weight and
 draws a control vector per batch; here only forget text is attacked and u is fixed. It steers block 8 of 32 and attacks
-the MLP of block 7, with lr 5e-5 for 200 batches; here the steered block is RMU's.
+the MLP of block 7, with lr 5e-5 for 200 batches; here `block` none is RMU's (0.22 of the depth: 7 of 32, block 6
+attacked).
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@
 
 |g_0|: norm of the first batch's L_un gradient. Plain SGD in the weights' own precision; the stage's `lr`, `clip`
 and optimizer are not used. Public code (filyp/MUDMAN) reuses the adversary's graph after its weights were changed
-in place, which mixes old activations with new weights; here the forward pass is run again. Rates were searched per
-model: r_adv 1e-6 to 1e-4 for Llama-3.2-1B, 3e-4 to 1e-1 for SmolLM-135M.
+in place, which mixes old activations with new weights; here the forward pass is run again. Its losses run over all
+real tokens, prompts too (the entropy also over what follows the last token); here over responses. Rates were searched
+per model: r_adv 1e-6 to 1e-4 for Llama-3.2-1B, 3e-4 to 1e-1 for SmolLM-135M.
 """
 
 from __future__ import annotations

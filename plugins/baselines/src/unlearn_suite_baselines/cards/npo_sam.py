@@ -6,10 +6,14 @@
     step on  gamma g + alpha grad L_retain(theta)
 
 gp's and cr's second terms are made of differences of gradients (Hessian products along g_f, and along the difference).
-Public code (OPTML-Group/Unlearn-Smooth) builds both penalties from detached numbers, so that they have no gradient,
-does not register cr, and takes token means in NPO: `legacy` does both (the means per answer, not per batch). Zephyr
-runs, 125 steps: sam lr 5e-6, beta .015, alpha 2.25, rho .01; rs 1e-5, .0125, 2, 1e-4; gp 7.5e-6, .04, 1, 10; cr
-8.5e-6, .035, 1, 10; wa 5.5e-6, .05, 2, from step 100 every 5.
+Weights must be float32 for sam, gp and cr: bfloat16 rounds perturbations of such lengths away (rs may have it where its
+rho moves most weights). Public code (OPTML-Group/Unlearn-Smooth) trains bfloat16 weights all the same. It builds both
+penalties from detached numbers, so that they have no gradient, does not register cr, and takes token means in NPO:
+`legacy` does both (the means per answer, not per batch), in any precision for gp and cr. Its cr goes backward through
+L_f twice, which doubles that gradient, and penalises |.| instead of |.|^2; neither is here. Of an accumulated batch its
+sam keeps the last piece's gradient alone, and its rs steps the optimizer for each piece, unclipped; here a batch is one
+step, clipped. Zephyr runs, 125 steps: sam lr 5e-6, beta .015, alpha 2.25, rho .01; rs 1e-5, .0125, 2, 1e-4; gp 7.5e-6,
+.04, 1, 10; cr 8.5e-6, .035, 1, 10; wa 5.5e-6, .05, 2, from step 100 every 5.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     L = NLL(x_r) + mean_{l, t} (1 - |cos(h_l(x_f)_t, R[id_t])|),   R ~ N(0, 1)^{V x D}
 
-The safeguard that TAR starts from (there it also acts on the embeddings and averages over padding). R's rows are drawn
-when they are needed, from the stage's seed and the token's id.
+The safeguard that TAR starts from (there it also acts on the embeddings, and averages over padding and first tokens).
+R's rows are drawn when they are needed, from the stage's seed and the token's id.
 """
 
 from __future__ import annotations

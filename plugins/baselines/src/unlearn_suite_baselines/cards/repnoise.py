@@ -4,8 +4,10 @@
 
 MMD: Gaussian kernels of five widths around the mean distance, on each example's response activations as one vector.
 lens_l: final norm and LM head on block l's output (the last one: the logits). The paper and its code
-(domenicrosati/representation-noising) take the MLPs' outputs; here the residual stream. The code masks tokens in which
-paired harmful and harmless texts differ, here the response; its sum has one term more than its divisor.
+(domenicrosati/representation-noising) take the MLPs' outputs for the MMD; here the residual stream. The code masks
+tokens in which paired harmful and harmless texts differ, in the retain loss too; here the response. Its CE sets the
+logits before the first of them to 0 (log V, without a gradient) and ignores token id 0; its lens reads the embeddings
+too, and norms the last state twice; its sum has one term more than its divisor.
 """
 
 from __future__ import annotations

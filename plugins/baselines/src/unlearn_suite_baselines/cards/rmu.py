@@ -4,11 +4,14 @@
 
 u_k: a unit vector per topic k (the example's group), drawn once. Defaults are those of the released Zephyr run (c 6.5,
 alpha 1200, block 7 of 32, the MLP output matrices of blocks 5 to 7). Public code (centerforaisafety/wmdp) averages
-over padding too (`legacy`), draws u from the positive orthant (`rand_pos`), picks tensors by position, takes one topic
-per batch (here topics may mix in a batch, each with its own u), and trains in bf16 with lr 5e-5 for 150 batches of 4.
-OpenUnlearning averages each text first, over its labels alone, with c 2 and alpha 1. On SmolLM2-135M the mean norm at
-block 7 is 122, so that c 6.5 shrinks activations; `adaptive-rmu` measures it. `rna_noise` adds Gaussian noise to the
-retain target (RNA, arXiv:2501.19202; its scale at this model is not known: an option, off).
+over padding too (`legacy`; there padding is on the left, here on the right, so that its activations differ), draws u
+from the positive orthant (`rand_pos`), picks tensors by position, takes one topic per batch (here topics may mix in a
+batch, each with its own u), and trains in bf16 with lr 5e-5 for 150 batches of 4. OpenUnlearning (d3d7cf9) takes c 2,
+alpha 1 and label tokens alone; it divides sums [B] by counts [B, 1], which gives [B, B]: its mean is that of the texts'
+sums times that of one over their lengths, the mean of per-text means only where all are equally long
+(`legacy: open-unlearning`). On SmolLM2-135M the mean norm at block 7 is 122, so that c 6.5 shrinks activations;
+`adaptive-rmu` measures it. `rna_noise` adds Gaussian noise to the retain target (RNA, arXiv:2501.19202; its scale at
+this model is not known: an option, off).
 """
 
 from __future__ import annotations
@@ -35,8 +38,9 @@ class SteeringConfig(Config):
     """u uniform on the positive orthant, as in the public code (any two are at cosine 0.75), or Gaussian"""
     rna_noise: float = Field(0.0, ge=0)
     """RNA: standard deviation of the Gaussian noise added to each coordinate of the retain target"""
-    legacy: bool = False
-    """average over all positions, padding and the first token too, as the public code does"""
+    legacy: bool | Literal["open-unlearning"] = False
+    """true: average over all positions, padding and the first token too, as the public code does; `open-unlearning`:
+    mean of the texts' sums over response tokens, times the mean of one over their lengths, as that code does"""
 
 
 class RmuConfig(SteeringConfig):

@@ -2,7 +2,7 @@
 
     L_f = -(2 / beta) mean_x log sigmoid(beta (nll(y|x) / |y| - delta)),   L = gamma L_f + alpha L_retain
 
-Public code: OpenUnlearning `SimNPO`, the same.
+Public code: OpenUnlearning `SimNPO`, the same. The paper's margin gamma stands outside beta: gamma = beta delta.
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ theta_k: weights after k AdamW steps of an attacker (k = every fourth), first or
 text, or (share `switch`) on retain text until a Beta(6, 3) share of its steps and then on forget text. Forget units
 are halved between attacker and x_TR; H is the mean entropy over prompts and responses. Public code:
 rishub-tamirisa/tamper-resistance, 750 outer steps of 8 with lr 2e-5 and 64 inner steps on 8 GPUs, other attack
-corpora, max-entropy loss (its DPO option and its loss bound are not here).
+corpora, max-entropy loss (its DPO option and its loss bound are not here). Its means of H and of |h_l - h_l^base| run
+over padding and the first token too, and its l over the embeddings and the last state after the final norm; here over
+real tokens but the first, and the outputs of all blocks.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from ..cards.cir import CirConfig
 from . import spy
 from .base import nll
 from .circuit_breakers import average
-from .trained import chosen
+from .trained import chosen, step_by
 
 MOST_ROWS = 4096
 
@@ -104,10 +104,10 @@ class Cir(LossObjective[CirConfig]):
     @torch.no_grad()
     def _move(self, length: float) -> Scalars:
         """A step of this length along the gradient, which is empty afterwards."""
-        moved = [(p, p.grad) for p in self.ctx.trainable.values() if p.grad is not None]
-        norm = float(self.ctx.global_norm([g for _, g in moved]))
-        for p, g in moved:
-            p.sub_(g, alpha=length / max(norm, 1e-12))
+        gradient = {name: p.grad for name, p in self.ctx.trainable.items() if p.grad is not None}
+        norm = float(self.ctx.global_norm(list(gradient.values())))
+        step_by(self.ctx, gradient, length / max(norm, 1e-12))
+        for p in self.ctx.trainable.values():
             p.grad = None
         self.ctx.policy.clear()
         return {"grad_norm": norm}

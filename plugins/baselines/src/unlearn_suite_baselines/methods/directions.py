@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from unlearn_suite import Batch, ModelShape, Objective, PlanError, Requirements, Scalars
+from unlearn_suite import Batch, ModelShape, Objective, PlanError, Requirements, Scalars, StageContext
 
 from ..cards.abliteration import AbliterationConfig
 from ..cards.gloss import GlossConfig
@@ -17,10 +17,22 @@ from .base import kl, nll
 
 C = TypeVar("C", AbliterationConfig, GlossConfig)
 DEPTHS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+POSITIONS = (".wpe.weight", ".embed_positions.weight")
+"""learned positions [., D], which are added to the token embeddings (GPT-2, OPT)"""
 
 
 class Removal(Objective[C]):
     """W <- (I - strength V V^T) W at the first step; later steps change nothing."""
+
+    def setup(self, ctx: StageContext) -> None:
+        super().setup(ctx)
+        if ctx.shape.post_norm:
+            raise PlanError(
+                "this model's blocks norm and scale what their output matrices write, so that a direction taken out of "
+                "the matrices would come back",
+                code="post-norm",
+                hint="take an objective that trains",
+            )
 
     def candidates(self) -> list[Tensor]:
         """Orthonormal [D, k] each; the last one is taken where nothing is measured."""
@@ -58,7 +70,7 @@ class Removal(Objective[C]):
         """Edit the weights; returns the norm of what was removed."""
         removed = 0.0
         for name, p in self.ctx.trainable.items():
-            rows = self._is_embedding(name) or spy.is_transposed(self.ctx, name)
+            rows = p.ndim == 1 or self._is_embedding(name) or spy.is_transposed(self.ctx, name)
             w = p.float() if rows else p.float().T  # [..., D]: the residual stream last
             edited = without(w, v, self.config.strength)
             removed += float((w - edited).square().sum())
@@ -76,8 +88,9 @@ class Abliteration(Removal[AbliterationConfig]):
     def requirements(self, shape: ModelShape) -> Requirements:
         blocks = range(shape.n_blocks)
         names = shape.select("attn_out", blocks) + shape.select("mlp_out", blocks)
+        names += tuple(bias for name in names if (bias := name.removesuffix("weight") + "bias") in shape.tensors)
         if self.config.embeddings:
-            names += (embedding(shape),)
+            names += (embedding(shape), *(name for name in shape.tensors if name.endswith(POSITIONS)))
         return Requirements(names, reads=max(self._blocks(shape)), logits=self.config.max_kl is not None)
 
     def _blocks(self, shape: ModelShape) -> list[int]:

@@ -30,8 +30,8 @@ def everywhere(batch: Batch) -> Selected:
 
 
 def unshifted(batch: Batch) -> Selected:
-    """The distributions AT the response's tokens, not those that predict them."""
-    return _with(batch, pad(batch.in_text & batch.attention_mask.bool(), (1, 0)))
+    """The distributions AT the response's tokens, not those that predict them; never at a text's first token."""
+    return _with(batch, pad(batch.mask("response"), (1, 0)))
 
 
 def outside(batch: Batch) -> Selected:

@@ -54,8 +54,7 @@ class Iti(Objective[ItiConfig]):
         return {name: x.unflatten(1, (self._head_count(), -1)).transpose(0, 1) for name, x in found.items()}
 
     def _shift(self, weight: str, head: int, forget: Tensor, retain: Tensor) -> None:
-        v = direction(forget, retain)
-        sigma = float((torch.cat([forget, retain]) @ v).std())
+        v, sigma = along(forget, retain)
         w = dict(self.ctx.views.replay.model.named_parameters())[weight].float()
         columns = w if spy.is_transposed(self.ctx, weight) else w.T  # [in, out]
         width = len(v)
@@ -68,6 +67,12 @@ def direction(forget: Tensor, retain: Tensor) -> Tensor:
     """[width]: unit vector from the forget mean to the retain mean."""
     v = retain.mean(0) - forget.mean(0)
     return v / v.norm().clamp_min(1e-12)
+
+
+def along(forget: Tensor, retain: Tensor) -> tuple[Tensor, float]:
+    """(`direction`, the standard deviation of all rows along it)"""
+    v = direction(forget, retain)
+    return v, float((torch.cat([forget, retain]) @ v).std())
 
 
 def separation(forget: Tensor, retain: Tensor) -> float:

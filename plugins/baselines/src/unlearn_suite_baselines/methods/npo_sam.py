@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unlearn_suite import Batch, Loss, Objective, Requirements, Scalars, StageContext, losses
+from unlearn_suite import Batch, Loss, Objective, PlanError, Requirements, Scalars, StageContext, losses
 from unlearn_suite import ModelShape as Shape
 
 from ..cards.npo_sam import NpoSamConfig
@@ -18,6 +18,10 @@ from .logratio import lengths, log_ratio
 from .trained import chosen
 
 Named = dict[str, Tensor]
+
+EXACT = (torch.float32, torch.float64)
+MOST = 0.9
+"""share of the weights that noise must change to be noise"""
 
 
 class NpoSam(Objective[NpoSamConfig]):
@@ -28,6 +32,12 @@ class NpoSam(Objective[NpoSamConfig]):
 
     def setup(self, ctx: StageContext) -> None:
         super().setup(ctx)
+        if not self._perturbs_exactly():
+            raise PlanError(
+                f"npo-sam with {self.config.smoothness} needs float32 weights: bfloat16 rounds its perturbations away",
+                code="inner-precision",
+                hint="set compute.precision to fp32 (with `lora` for a large model), or take smoothness: wa",
+            )
         averages = self.config.smoothness == "wa"
         self.total: Named = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in ctx.trainable.items() if averages}
         self.averaged = 0
@@ -35,6 +45,7 @@ class NpoSam(Objective[NpoSamConfig]):
     def step(self, batch: Mapping[str, Batch]) -> Scalars:
         forget = {"forget": batch["forget"]}
         scalars, gradient = self._gradient(forget)
+        scalars["loss"] *= self.config.gamma
         gradient = getattr(self, f"_{self.config.smoothness}")(forget, gradient)
         if self.config.alpha > 0:
             found = self.ctx.backward(self._retain, {"retain": batch["retain"]})
@@ -44,6 +55,18 @@ class NpoSam(Objective[NpoSamConfig]):
             p.grad = own if p.grad is None else p.grad + own
         scalars |= self.ctx.update()
         return scalars | self._average()
+
+    def _perturbs_exactly(self) -> bool:
+        """Whether displaced weights are where they should be: noise (rs) may be rough, if it moves most weights."""
+        c, weights = self.config, list(self.ctx.trainable.values())
+        penalty_without_gradient = c.legacy and c.smoothness in ("gp", "cr")
+        if c.smoothness == "wa" or penalty_without_gradient or all(p.dtype in EXACT for p in weights):
+            return True
+        if c.smoothness != "rs":
+            return False
+        # the squared norm of zeros and ones is their number, on any number of devices
+        moved = sum(float(self.ctx.global_norm([(p.detach() + c.rho != p).float()])) ** 2 for p in weights)
+        return moved > MOST * sum(p.numel() for p in weights)
 
     def _sam(self, forget: Mapping[str, Batch], g: Named) -> Named:
         with self._moved(g, self.config.rho / self._norm(g)):

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from unlearn_suite import Batch, Example, StageContext, TrainingError
+from unlearn_suite import Batch, Example, PlanError, StageContext, TrainingError
 
 Pair = tuple[Example, Example]
 """(unwanted, wanted): two answers to one prompt"""
@@ -44,12 +44,12 @@ class Pairs:
 
 
 def _encodable(ctx: StageContext, example: Example) -> bool:
-    """Whether the example has the two tokens that the engine asks for."""
+    """Whether the example has the two tokens that the engine asks for, and an answer among them."""
     try:
-        ctx.encode("alternate", [example])
-    except ValueError:
+        (encoded,) = ctx.encode("alternate", [example]).encoded
+    except PlanError:
         return False
-    return True
+    return len(encoded.input_ids) > max(encoded.response_start, 1)
 
 
 def question(example: Example, share: float) -> tuple[str, str]:

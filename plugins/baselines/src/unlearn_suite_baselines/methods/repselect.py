@@ -13,7 +13,7 @@ from unlearn_suite import Batch, ModelShape, Objective, PlanError, Requirements,
 from ..cards.repselect import RepSelectConfig
 from . import spy
 from .base import kl, nll
-from .trained import chosen
+from .trained import chosen, step_by
 
 
 class RepSelect(Objective[RepSelectConfig]):
@@ -40,7 +40,8 @@ class RepSelect(Objective[RepSelectConfig]):
             * float(ctx.global_norm(weights))
             / max(float(ctx.global_norm(list(found.values()))), 1e-12)
         )
-        self.update = {name: (size * g).to(ctx.trainable[name].dtype) for name, g in found.items()}
+        finest = ctx.optimizer.finest()
+        self.update = {name: (size * g).to(finest[name].dtype) for name, g in found.items()}
 
     def _forget_gradient(self) -> dict[str, Tensor]:
         """grad -NLL of forget text at the weights of a model that has just relearned it."""
@@ -63,14 +64,15 @@ class RepSelect(Objective[RepSelectConfig]):
         r = batch["retain"]
         if self.spent:
             return {"loss": self._disruption(r), "spent": 1.0}
-        before = {name: p.detach().clone() for name, p in self.ctx.trainable.items()}
-        for name, p in self.ctx.trainable.items():
-            p.sub_(self.update[name])
+        finest = self.ctx.optimizer.finest()
+        before = {name: master.detach().clone() for name, master in finest.items()}
+        step_by(self.ctx, self.update, 1.0)
         disruption = self._disruption(r)
         if disruption > self.config.budget:
             self.spent = True
             for name, p in self.ctx.trainable.items():
-                p.copy_(before[name])
+                finest[name].copy_(before[name])
+                p.copy_(finest[name])
         return {"loss": disruption, "spent": float(self.spent)}
 
     def _disruption(self, r: Batch) -> float:

@@ -14,6 +14,7 @@ from unlearn_suite import Batch, Loss, LossObjective, ModelShape, Requirements, 
 from ..cards.adaptive_rmu import AdaptiveRmuConfig
 from ..cards.rmu import RmuConfig, SteeringConfig
 from .everywhere import piece_mean
+from .logratio import lengths
 
 S = TypeVar("S", bound=SteeringConfig)
 DEPTH = 0.22
@@ -82,6 +83,9 @@ class Steering(LossObjective[S]):
         )
 
     def mean(self, batch: Batch, x_bt: Tensor) -> Tensor:
+        if self.config.legacy == "open-unlearning":
+            sums, each = batch.sum_per_example(x_bt), 1.0 / lengths(batch)
+            return sums.sum() * each.sum() / max(len(each), 1) / batch.totals.examples
         return piece_mean(x_bt.sum(), x_bt.numel(), batch) if self.config.legacy else batch.mean(x_bt)
 
 

@@ -59,10 +59,7 @@ class Tar(Objective[TarConfig]):
             source = "retain" if k < switch else "tar-attack"
             return nll(ctx.policy, ctx.draw(source, ctx.step_index * c.inner_steps + k, c.inner_batch))
 
-        def outer() -> Tensor:
-            return -x.mean(ctx.policy.per_token(x, entropy))
-
-        found = ctx.adversary.attack(inner, outer, lr=rate, readouts=readouts(c), optimizer="adamw")
+        found = ctx.adversary.attack(inner, lambda: self._tamper(x), lr=rate, readouts=readouts(c), optimizer="adamw")
         ctx.policy.clear()
         for name, parameter in ctx.trainable.items():
             update = found.gradient[name].to(parameter.dtype)
@@ -71,6 +68,10 @@ class Tar(Objective[TarConfig]):
             "forget_entropy_attacked": -found.outer_losses[max(found.outer_losses)],
             "inner_displacement": found.displacement,
         }
+
+    def _tamper(self, x: Batch) -> Tensor:
+        """Minus the mean entropy over prompts and responses."""
+        return -x.mean(self.ctx.policy.per_token(x, entropy))
 
     def _switch_step(self) -> int:
         draws = sorted(self._uniform() for _ in range(BETA_DRAWS))

@@ -1,8 +1,13 @@
-"""Which tensors an objective trains, from the words of `Trains`."""
+"""Which tensors an objective trains, from the words of `Trains`; and steps that are not the optimizer's."""
 
 from __future__ import annotations
 
-from unlearn_suite import ModelShape, PlanError
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from unlearn_suite import ModelShape, PlanError, StageContext
 
 from ..cards.common import Trains
 
@@ -34,3 +39,13 @@ def _belongs(shape: ModelShape, name: str, kind: str, inside: range, *, everythi
         return everything or block in inside
     matrix = len(shape.tensors[name]) == 2 and name.endswith(".weight")
     return matrix and block in inside and (kind == "linear" or ".mlp." in name)
+
+
+@torch.no_grad()
+def step_by(ctx: StageContext, direction: Mapping[str, Tensor], rate: float) -> None:
+    """theta <- theta - rate direction, on the optimizer's float32 masters, so that bf16 weights lose no small step."""
+    finest = ctx.optimizer.finest()
+    for name, d in direction.items():
+        finest[name].sub_(d, alpha=rate)
+        if finest[name] is not ctx.trainable[name]:
+            ctx.trainable[name].copy_(finest[name])

@@ -6,7 +6,6 @@ weights, arXiv:2406.11717; GLOSS, arXiv:2505.17078).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -15,9 +14,6 @@ from torch import Tensor
 from unlearn_suite import ModelShape, StageContext, TrainingError
 
 from .directions import Axis, Direction
-
-POST_NORM = re.compile(r"\.post_(feedforward|mlp)_layernorm\.weight$")
-"""gains between a block's output matrices and the residual stream (OLMo-2, Gemma 2 and 3)"""
 
 
 def apply(ctx: StageContext, directions: dict[int, Direction], strength: float) -> None:
@@ -53,7 +49,7 @@ def check(ctx: StageContext) -> None:
             code="closed-form",
             hint="write `steps: 0` beside `use`, and no `lora`",
         )
-    if any(POST_NORM.search(name) for name in ctx.shape.tensors):
+    if ctx.shape.post_norm:
         raise TrainingError(
             "this model's blocks norm and scale what their output matrices write, so that a direction taken out of the "
             "matrices would come back",
