@@ -97,6 +97,22 @@ def test_all_problems_are_checked_before_the_first_is_trained(model, tmp_path, m
     assert "words" not in told
 
 
+def test_files_of_one_name_in_a_role_that_is_only_trained_on(model, tmp_path, monkeypatch, capsys):
+    (tmp_path / "model").symlink_to(model)
+    for name, rows in ROWS.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/forget.jsonl").write_text(json.dumps({"text": "the cow eats grass"}))
+    one = "{use: jsonl, with: {path: forget.jsonl}}"
+    (tmp_path / "plan.yaml").write_text(PLAN.replace(one, f"[{one}, {one.replace('forget', 'more/forget')}]"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "plan.yaml"])
+    told = " ".join("".join(capsys.readouterr()).split())
+    assert ended.value.code == 2 and not (tmp_path / "runs").exists()
+    assert "data role 'forget': two examples have the id 'forget:1'" in told and "files of the same name" in told
+
+
 def test_data_that_changes_while_a_run_is_under_way_is_not_taken(model, tmp_path, monkeypatch):
     (tmp_path / "model").symlink_to(model)
     for name, rows in ROWS.items():
@@ -126,9 +142,10 @@ def test_answers_ids_and_groups() -> None:
     with pytest.raises(PlanError, match="the answer of 'a' is 2, and it has 2 choices"):
         check_examples(cell(), {"asked": asked})
     twice = [Example("a", text="x"), Example("a", text="y")]
-    check_examples(cell(), {"retain": twice})
-    with pytest.raises(PlanError, match="two examples have the id 'a'"):
-        check_examples(cell("retain"), {"retain": twice})
+    with pytest.raises(PlanError, match="two examples have the id 'a'") as caught:
+        check_examples(cell(), {"retain": twice})
+    assert caught.value.code == "data-ids" and "data role 'retain'" in caught.value.where
+    check_examples(cell(), {"retain": twice[:1], "forget": twice[1:]})
     seen = [Example("a", prompt="one", text=" two", group="member"), Example("b", text="one two", group="non-member")]
     with pytest.raises(PlanError, match="1 of 1 texts are in role 'mia', group member and in group non-member"):
         check_examples(cell(), {"mia": seen})

@@ -15,8 +15,6 @@ from ..errors import BUG, INTERRUPTED, OK, USAGE, GateError, PlanError, PlanErro
 from .options import errors_json, print_json
 
 _DISK = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
     errno.EROFS: "the disk is read-only",
     errno.EACCES: "permission denied",
     errno.ENOTDIR: "a file stands where a folder is due",
@@ -82,8 +80,12 @@ def as_suite_error(error: Exception) -> SuiteError:
     """The error itself, the machine's fault in its own words, or our bug."""
     if isinstance(error, SuiteError):
         return error
+    from ..plugins.machine import used_up
+
+    if found := used_up(error):
+        return found
     if isinstance(error, OSError) and error.errno in _DISK:
-        hint = "make room or name another place, then run the same command again"
+        hint = "name another place, then run the same command again"
         return PrerequisiteError(_DISK[error.errno], code="disk", where=str(error.filename or ""), hint=hint)
     bug = SuiteError(
         f"this is a bug in unlearn-suite: {type(error).__name__}: {error}",

@@ -15,13 +15,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..errors import PrerequisiteError
+
 FILE = "report.json"
 
 Value = float | int | str | None
+"""a cell of a table"""
 
 
 class StageReport:
-    """`report.json` of one stage, written anew at every call. A title that was given before is replaced."""
+    """`report.json` of one stage, written anew at every call. A title that was given before is replaced.
+
+    Raises `PrerequisiteError` (`disk`) when it cannot be written."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
@@ -31,7 +36,8 @@ class StageReport:
             self._items = {item["title"]: item for item in json.loads(self._path.read_text("utf-8"))["items"]}
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Value]], note: str = "") -> None:
-        """Show a table. Raises `ValueError` for a row that is not as long as `columns`."""
+        """Show a table. A number that is not finite is shown as nothing. Raises `ValueError` for a row that is not as
+        long as `columns`."""
         if any(len(row) != len(columns) for row in rows):
             raise ValueError(f"a row of table {title!r} has another length than its {len(columns)} columns")
         cells = [[_plain(value) for value in row] for row in rows]
@@ -58,8 +64,18 @@ class StageReport:
         self._items[title] = {"title": title, **item}
         content = json.dumps({"report": 1, "items": list(self._items.values())}, indent=1)
         temporary = self._path.with_suffix(".part")
-        temporary.write_text(content, encoding="utf-8")
-        temporary.replace(self._path)
+        try:
+            temporary.write_text(content, encoding="utf-8")
+            temporary.replace(self._path)
+        except OSError as error:  # ours, and the call comes from within an objective's code
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise PrerequisiteError(
+                f"cannot write a stage's report: {error.strerror}",
+                code="disk",
+                where=str(self._path),
+                hint="let the folder be written to, make room on the disk, and run the same command again",
+            ) from error
 
 
 def _plain(value: Value) -> Value:

@@ -111,23 +111,32 @@ def _write_shard(
             if key in places:
                 file.write(raw(_new_value(source, key, places[key], dtype, done)))
             else:
-                file.write(raw(source.read(key).to(_dtype_of(source.entries[key], dtype))))
+                value, kept = source.read(key), _dtype_of(source.entries[key], dtype)
+                file.write(raw(_converted(value, kept, key, source.path)))
 
 
 def _new_value(source: TensorFile, key: str, change: Change, dtype: torch.dtype | None, done: Exported) -> Tensor:
     """The patch's value in the dtype it is stored in; what rounding takes away is counted."""
     stored, value = source.read(key), change.patch.read(change.name)
     kept = _dtype_of(source.entries[key], dtype)
-    written = value.to(kept)
+    written = _converted(value, kept, change.name, change.patch.path)
     if key == change.places[0]:
         differs = value != stored.to(value.dtype)
         done.changed += int(differs.sum())
         done.lost += int((differs & (written == stored.to(kept))).sum())
         if kept != value.dtype:
             done.rounded[change.name] = f"{CODES[value.dtype]} -> {CODES[kept]}"
+    return written
+
+
+def _converted(value: Tensor, dtype: torch.dtype, name: str, path: Path) -> Tensor:
+    """Raises `PrerequisiteError` when finite values are too large for `dtype`."""
+    written = value.to(dtype)
+    if value.ndim == 0:  # what old checkpoints fill masks with (GPT-Neo's masked_bias): -inf masks as well
+        return written
     if not torch.isfinite(written).all() and torch.isfinite(value).all():
-        message = f"{change.name} has values that {CODES[kept]} cannot hold"
-        raise PrerequisiteError(message, code="dtype", where=str(change.patch.path), hint="give --dtype float32")
+        message = f"{name} has values that {CODES[dtype]} cannot hold"
+        raise PrerequisiteError(message, code="dtype", where=str(path), hint="give --dtype float32")
     return written
 
 

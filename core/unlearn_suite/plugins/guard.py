@@ -12,12 +12,14 @@ from ..errors import PluginError, PrerequisiteError, SuiteError
 from ..specs import ProblemSpec
 from .entry import Entry
 from .frames import describe, last_frame, package_roots, plugin_frame
+from .machine import used_up
 
 DEBUG_HINT = "correct it, or report it to the plugin's author; --debug shows the traceback"
 
 
 def load_target(target: str) -> Any:
-    """The object of "package.module:name". Raises `PluginError` with the place in the author's code.
+    """The object of "package.module:name". Raises `PluginError` with the place in the author's code, and
+    `PrerequisiteError` when the machine has run out of memory.
 
     A package that is missing is told by the error's cause, from which `blame` makes a hint to install it.
     """
@@ -27,6 +29,8 @@ def load_target(target: str) -> Any:
     except (KeyboardInterrupt, SuiteError):
         raise
     except BaseException as error:
+        if found := used_up(error, target):
+            raise found from error
         where = last_frame(error, package_roots(module_name.partition(".")[0])) or target
         message = f"{target!r} cannot be loaded: {describe(error)}"
         raise PluginError(message, code="plugin-load", where=where, hint=DEBUG_HINT) from error
@@ -43,7 +47,8 @@ def load_target(target: str) -> Any:
 def blame(entry: Entry) -> Iterator[None]:
     """Turn any exception but a `SuiteError` that is raised inside into that plugin's `PluginError`.
 
-    A package that is missing becomes a `PrerequisiteError` when the entry names an extra that brings it.
+    Memory or a disk that is used up becomes a `PrerequisiteError`, for no plugin is to blame for it; so does a package
+    that is missing when the entry names an extra that brings it.
     """
     try:
         yield
@@ -54,9 +59,12 @@ def blame(entry: Entry) -> Iterator[None]:
         raise
     except BaseException as error:
         _raise_missing_extra(error, entry)
+        name = f"{entry.kind} {entry.spec.name!r}"
+        if found := used_up(error, name):
+            raise found from error
         frame = plugin_frame(error, entry)
         where = f"{entry.distribution}, {frame}" if frame else entry.distribution
-        message = f"{entry.kind} {entry.spec.name!r} raised {describe(error)}"
+        message = f"{name} raised {describe(error)}"
         raise PluginError(message, code="plugin-raised", where=where, hint=DEBUG_HINT) from error
 
 

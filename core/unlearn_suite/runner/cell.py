@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 import traceback
@@ -11,7 +10,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from ..errors import BUG, PrerequisiteError, SuiteError
+from ..errors import BUG, SuiteError
+from ..plugins.machine import used_up
 from ..study import Cell
 from .contracts import CellStore, Execute, Notifier, Outcome, RunStore
 from .progress import Progress
@@ -98,17 +98,7 @@ def _attempt(cell: Cell, cell_dir: CellStore, work: Callable[[], None], progress
 
 def as_suite_error(error: BaseException) -> SuiteError | None:
     """`error` itself, or what a full disk or exhausted memory means to the user; None for a bug."""
-    if isinstance(error, SuiteError):
-        return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = str(error.filename or "")
-        hint = "free some space and run the same command again"
-        return PrerequisiteError("disk full", code="disk-full", where=where, hint=hint)
-    # torch.cuda.OutOfMemoryError by its name: this room does not import torch
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        hint = "use a smaller batch, length or compute.eval_tokens, or a micro_batch, and run the same command again"
-        return PrerequisiteError("out of memory", code="out-of-memory", hint=hint)
-    return None
+    return error if isinstance(error, SuiteError) else used_up(error)
 
 
 def as_json(error: SuiteError) -> dict[str, Any]:

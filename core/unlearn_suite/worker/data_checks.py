@@ -21,13 +21,12 @@ Roles = Mapping[str, Sequence[Example]]
 
 
 def check_examples(cell: Cell, roles: Roles) -> None:
-    """Raises `PlanError` for labels outside the choices, ids that a metric cannot tell apart, and leaks."""
-    scored = {entry["data"] for entry in cell.metrics if entry.get("data")}
+    """Raises `PlanError` for labels outside the choices, ids that a role has twice (objectives and metrics tell its
+    examples apart by them), and leaks."""
     for role, examples in roles.items():
         place = _place(cell, role)
         _check_answers(examples, place)
-        if role in scored:
-            _check_ids(examples, place)
+        _check_ids(examples, place)
         parts = [[e for e in examples if e.group == group] for group in GROUPS]
         _check_leak(f"role {role!r}, group {GROUPS[0]}", parts[0], f"group {GROUPS[1]}", parts[1], place)
     for role in HELD_OUT:

@@ -11,6 +11,7 @@ from ..engine.loop import StageJob, run_stage
 from ..engine.needs import needed_parameters, with_watchers
 from ..engine.objective import Objective, Scalars
 from ..engine.shape import ModelShape
+from ..evaluate.reference import let_go
 from ..plugins import Entry, blame, load_target
 from ..specs import ObjectiveSpec, Train
 from .loaded import chat_of
@@ -41,6 +42,7 @@ def train_cell(work: Work) -> bool:
         if lead:
             _clear(cell_dir, len(cell.stages))  # a kill may have come between the patch and this
         return True
+    let_go(loaded.model)
     first = _first_stage(cell, cell_dir)
     if first:
         _apply(_stage_patch(cell_dir, first - 1), loaded, progress)

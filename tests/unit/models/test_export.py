@@ -214,6 +214,24 @@ def test_values_that_the_dtype_cannot_hold_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_values_of_the_base_that_the_dtype_cannot_hold_are_refused(tmp_path):
+    base = save_tiny(tmp_path / "base")
+    _, made = train(base, tmp_path / "p.safetensors", "1.mlp.down_proj")
+    fill = torch.tensor(-1e9)
+
+    def large(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {**state, "model.norm.weight": state["model.norm.weight"] + 1e5}
+
+    _edit(base, lambda state: {**state, "model.layers.0.masked_bias": fill})
+    export_checkpoint(base, [made], tmp_path / "mask", about=ABOUT, dtype=torch.float16)
+    assert load_file(tmp_path / "mask/model.safetensors")["model.layers.0.masked_bias"] == -torch.inf
+    _edit(base, large)
+    with pytest.raises(PrerequisiteError, match="weight has values that F16 cannot hold") as caught:
+        export_checkpoint(base, [made], tmp_path / "out", about=ABOUT, dtype=torch.float16)
+    assert caught.value.where == str(base / "model.safetensors") and not (tmp_path / "out").exists()
+    export_checkpoint(base, [made], tmp_path / "out", about=ABOUT, dtype=torch.bfloat16)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int64])
 @pytest.mark.parametrize("shape", [(5, 3), (7,), (2, 0), ()])
 def test_tensors_are_read_as_safetensors_reads_them(tmp_path, dtype, shape):

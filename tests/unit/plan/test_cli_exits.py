@@ -37,6 +37,8 @@ def run(error: BaseException | int | None, *arguments: str) -> int:
         (ValueError("m"), 70),
         (KeyboardInterrupt(), 130),
         (OSError(errno.ENOSPC, "No space left on device", "x"), 4),
+        (OSError(errno.EACCES, "Permission denied", "x"), 4),
+        (MemoryError(), 4),
         (OSError(errno.EIO, "Input/output error", "x"), 70),
         (None, 0),
         (1, 1),

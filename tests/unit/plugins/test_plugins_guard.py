@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from unlearn_suite import MetricSpec, ObjectiveSpec, ValueSpec
 from unlearn_suite.errors import PlanError, PluginError, PrerequisiteError
@@ -55,6 +57,33 @@ def test_blame_lets_our_own_errors_and_ctrl_c_through(install: Install) -> None:
         with pytest.raises(type(error)) as caught, blame(entry):
             raise error
         assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "where", "hint"),
+    [
+        (MemoryError(), "out-of-memory", "objective 'toy-one'", "compute.eval_tokens"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out-of-memory", "objective 'toy-one'", "compute.eval_tokens"),
+        (OSError(errno.ENOSPC, "No space left on device", "/data/x"), "disk-full", "/data/x", "free some space"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk-full", "objective 'toy-one'", "free some space"),
+    ],
+)
+def test_a_machine_that_is_used_up_is_not_the_plugins_fault(
+    install: Install, error: BaseException, code: str, where: str, hint: str
+) -> None:
+    entry, _ = entry_of(install)
+    with pytest.raises(PrerequisiteError) as caught, blame(entry):
+        raise error
+    found = caught.value
+    assert (found.code, found.where) == (code, where) and hint in found.hint and found.__cause__ is error
+    with pytest.raises(PluginError, match="raised OSError"), blame(entry):
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_memory_that_runs_out_while_code_is_loaded(install: Install) -> None:
+    entry_of(install, "raise MemoryError\n")
+    with pytest.raises(PrerequisiteError, match="out of memory"):
+        load_target("toy_one.code:X")
 
 
 def test_an_error_without_a_frame_in_the_plugin(install: Install) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from unlearn_suite.engine.stage_report import StageReport
+from unlearn_suite.errors import PrerequisiteError
 from unlearn_suite.report import write_report
 
 SCRIPT = "<script>alert(1)</script>"
@@ -79,3 +81,18 @@ def test_a_resumed_stage_keeps_what_it_showed(tmp_path):
     StageReport(tmp_path).table("third", ["a"], [[1]])
     with pytest.raises(ValueError, match="another length"):
         StageReport(tmp_path).table("bad", ["a", "b"], [[1]])
+
+
+def test_a_full_disk_is_told_and_leaves_the_last_file(tmp_path, monkeypatch):
+    report = StageReport(tmp_path)
+    report.table("first", ["a"], [[1]])
+
+    def full(path: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(PrerequisiteError, match="cannot write a stage's report: No space left") as caught:
+        report.table("second", ["a"], [[1]])
+    assert caught.value.where == str(tmp_path / "report.json")
+    (kept,) = tmp_path.iterdir()
+    assert [item["title"] for item in json.loads(kept.read_text())["items"]] == ["first"]

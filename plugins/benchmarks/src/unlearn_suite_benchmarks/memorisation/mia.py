@@ -53,10 +53,6 @@ class Mia(Metric[MiaConfig]):
     Source: arXiv:2310.16789, arXiv:2404.02936, arXiv:2012.07805; PrivLeak arXiv:2407.06460. Reliability: at the top.
     """
 
-    def __init__(self, config: MiaConfig) -> None:
-        super().__init__(config)
-        self._reference: EvalModel | None = None
-
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
         for example in examples:
             _check(example)
@@ -84,8 +80,7 @@ class Mia(Metric[MiaConfig]):
         if self.config.reference == "published":
             with model.published() as before:
                 return self._losses(before, examples)
-        self._reference = self._reference or reference_model(Path(self.config.reference), model)
-        return self._losses(self._reference, examples)
+        return self._losses(reference_model(Path(self.config.reference), model), examples)
 
     def _losses(self, model: EvalModel, examples: Sequence[Example]) -> list[float]:
         found = token_scores(model, examples, separator=self.config.separator)

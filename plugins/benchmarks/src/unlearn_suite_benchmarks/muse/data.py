@@ -59,7 +59,11 @@ class MuseConfig(records.Source):
 
 
 def load(config: MuseConfig) -> Sequence[Example]:
-    """The examples of a set in the order of the release. Raises `PlanError` for a folder or record that is not its."""
+    """The examples of a set in the order of the release. Raises `PlanError` for a folder or record that is not its.
+
+    The passages of an article are one unit. Those of a book and of a .txt file, which are running text, are units by
+    themselves, so that some can be kept apart from the others.
+    """
     examples = []
     for example in _examples(config):
         examples.append(example)
@@ -84,8 +88,14 @@ def _examples(config: MuseConfig) -> Iterator[Example]:
         elif kind == "privleak":
             yield Example(f"{stem}/{number}", text=record.text("text"), group=config.set)
         else:
+            unit = "" if config.corpus == "books" or _is_text(record.place) else f"{stem}/{number}"
             for piece, text in enumerate(cut_words(record.text("text"), config.words)):
-                yield Example(f"{stem}/{number}.{piece}", text=text, group=config.set, unit=f"{stem}/{number}")
+                yield Example(f"{stem}/{number}.{piece}", text=text, group=config.set, unit=unit)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file, or the place of a record, is one running text."""
+    return name.removesuffix(".gz").endswith(".txt")
 
 
 def _asked(record: records.Record) -> str:
@@ -107,7 +117,7 @@ def _records(config: MuseConfig, kind: str, split: str) -> Iterator[records.Reco
     # the hub has older files of other types beside the tables that are read there
     tables = [file for file in found if file.suffix == ".parquet"]
     for file in tables or found:
-        if file.name.removesuffix(".gz").endswith(".txt"):
+        if _is_text(str(file)):
             yield records.Record(str(file), {"text": records.read_text(file)})
         else:
             yield from records.read(file)
