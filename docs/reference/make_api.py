@@ -366,7 +366,7 @@ def dataset_part() -> str:
     refused = [
         ("no example at all", "`PrerequisiteError` (`empty-role`)"),
         ("an `answer` that is none of the `choices` (they count from 0)", "`PlanError` (`data-answer`)"),
-        ("two examples with one `id`, in a role that is scored", "`PlanError` (`data-ids`)"),
+        ("two examples with one `id`, in one role", "`PlanError` (`data-ids`)"),
         ("a text of the role `held-out` or `holdout` that is in the role `forget`", "`PlanError` (`data-leak`)"),
         ("a text of the group `non-member` that is in the group `member` of its role", "`PlanError` (`data-leak`)"),
         ("in a role that is scored: a prompt, a choice, or a text after a prompt that exceeds the model's context",

@@ -14,7 +14,7 @@ import inspect
 import sys
 import textwrap
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -151,29 +151,34 @@ def plain(field: FieldInfo) -> str:
 
 
 def bounded(field: FieldInfo) -> str:
-    signs = {Ge: ("≥", "ge"), Gt: (">", "gt"), MinLen: ("at least", "min_length")}
-    limits = [
-        f"{sign} {getattr(m, key)}"
-        for m in field.metadata
-        for kind, (sign, key) in signs.items()
-        if isinstance(m, kind)
-    ]
-    return ", ".join([kind_of(field.annotation), *limits])
+    return kind_of(field.annotation, field.metadata)
 
 
-def kind_of(annotation: Any) -> str:
-    """A type in plain words."""
+def kind_of(annotation: Any, metadata: Iterable[Any] = ()) -> str:
+    """A type in plain words, with what pydantic holds its values to."""
     origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return kind_of(
+            inner[0], [m for one in inner[1:] for m in (one.metadata if isinstance(one, FieldInfo) else [one])]
+        )
+    if origin in (Union, types.UnionType):
+        return " | ".join(kind_of(one, metadata) for one in inner if one is not type(None))
+    fewest = [
+        f" with at least {m.min_length} entr{'y' if m.min_length == 1 else 'ies'}"
+        for m in metadata
+        if isinstance(m, MinLen)
+    ]
+    if origin in (list, tuple):
+        return f"list{''.join(fewest)} of: {kind_of(inner[0])}"
+    if origin is dict:
+        return f"mapping{''.join(fewest)}" + ("" if inner[1] is Any else f" to: {kind_of(inner[1])}")
     if origin is Literal:
         return " | ".join(f"`{value}`" for value in inner)
-    if origin in (Annotated, Union, types.UnionType):
-        parts = inner[:1] if origin is Annotated else [one for one in inner if one is not type(None)]
-        return " | ".join(map(kind_of, parts))
-    if origin in (list, tuple):
-        return f"list of: {kind_of(inner[0])}"
-    if origin is dict:
-        return "mapping" if inner[1] is Any else f"mapping to: {kind_of(inner[1])}"
-    return SCALARS.get(annotation, "mapping")
+    signs = {Ge: ("≥", "ge"), Gt: (">", "gt")}
+    limits = [
+        f"{sign} {getattr(m, key)}" for m in metadata for kind, (sign, key) in signs.items() if isinstance(m, kind)
+    ]
+    return ", ".join([SCALARS.get(annotation, "mapping"), *limits])
 
 
 # --- hooks, specs, records

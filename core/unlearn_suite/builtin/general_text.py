@@ -34,7 +34,7 @@ def spec() -> DatasetSpec:
         config=GeneralTextConfig,
         licence="Apache-2.0",
         source="written for this project",
-        size="88 paragraphs",
+        size="126 paragraphs",
     )
 
 

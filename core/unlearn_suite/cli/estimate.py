@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from ..study import Cell
     from ..worker.estimate import CellEstimate
 
-estimate_option = click.option(
-    "--estimate", is_flag=True, help="Tell memory, disk and FLOPs of every cell, without loading weights."
-)
+_TOLD = "memory, disk and FLOPs of every cell, without loading weights."
+estimate_option = click.option("--estimate", is_flag=True, help=f"Tell {_TOLD}")
+listed_estimate_option = click.option("--estimate", is_flag=True, help=f"With --dry-run: tell {_TOLD}")
 
 
 def estimates(cells: Sequence[Cell], catalog: Catalog, disk: Path) -> list[CellEstimate]:

@@ -26,7 +26,14 @@ STAGE_KEYS = ("steps", "lr", "batch", "length")
 @click.option("--model", metavar="REF", help="Asset, folder, or owner/name@COMMIT of the hub.")
 @click.option("--problem", "problems", metavar="NAME", multiple=True, help="What is to be forgotten; several times.")
 @click.option("--objective", "objectives", metavar="NAME", multiple=True, help="What is compared; several times.")
-@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="How many seeds.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Number of seeds (0 to N-1).",
+)
 @click.option("--force", is_flag=True, help="Replace FILE.")
 @plugin_option
 @json_option
@@ -114,7 +121,8 @@ def _lines(
     plugin_files: Sequence[Path],
 ) -> Iterator[str]:
     yield f"# unlearn-suite plan check {file.name}  tells everything that is wrong in it;"
-    yield "# unlearn-suite run  does what is not done yet. `plugins show NAME` explains every option."
+    yield f"# unlearn-suite run {file.name}  does what is not done yet;"
+    yield "# unlearn-suite plugins show NAME  explains every option."
     yield "plan: 1"
     yield _line(f"seeds: [{', '.join(map(str, range(seeds)))}]", "each cell runs once per seed")
     if plugin_files:

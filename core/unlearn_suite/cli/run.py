@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from ..errors import GATE, INTERRUPTED, OK, TERMINATED, GateError, PlanError
-from .estimate import estimate_option, estimates, exit_code, print_estimates
+from .estimate import estimates, exit_code, listed_estimate_option, print_estimates
 from .options import debug_option, debugging, json_option, open_plan, plan_argument, plugin_option, print_json
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("runs"),
     show_default=True,
-    help="Folder of runs.",
+    help="Folder that holds runs; this one is DIRECTORY/<name of the plan>.",
 )
 @click.option("--only", metavar="GLOB", help="Only cells whose folder name matches, such as '*.cosine-rmu.s0.*'.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Do at most N of the cells that are not done.")
 @click.option("--dry-run", is_flag=True, help="List the cells and what is done; run nothing.")
-@estimate_option
+@listed_estimate_option
 @json_option
 @debug_option
 def run(
