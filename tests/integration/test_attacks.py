@@ -175,6 +175,8 @@ WRONG = [
     ("{use: relearn, with: {steps: 2, scored_at: [3]}}", "names step 3, and there are 2 `steps`"),
     ("relaern", "did you mean 'relearn'?"),
     ("relearn, relearn", "there are two attacks called 'relearn'"),
+    ("{use: quantise, with: {bits: [8, 8, 4]}}", "`bits` names a number of bits twice"),
+    ("{use: relearn, with: {lr: [1.0e-3, 1.0000001e-3]}}", "'relearn' is scored at two points called 'lr 0.001,2'"),
 ]
 
 
@@ -209,8 +211,16 @@ def test_an_attack_that_is_elsewhere_is_told_with_its_plugin(tmp_path):
     assert "'lost' is at 'elsewhere' where its options promise the point 'here'" in told
 
 
+@pytest.mark.parametrize("run", ["return iter([AttackPoint('here')])", "return [AttackPoint('here')]"])
+def test_an_attack_may_hand_back_any_iterator(tmp_path, run):
+    (tmp_path / "lost.py").write_text(OTHER_POINT.replace('yield AttackPoint("elsewhere")', run))
+    plan = with_attacks("[lost]").replace("[0, 1]", "[0]").replace("./observer.py", "lost.py")
+    assert len(rows(attacked(tmp_path, plan).folder, "known@lost here")) == 3
+
+
 def test_the_attack_in_the_documentation_keeps_the_promises_of_one(tmp_path):
     page = (Path(__file__).parents[2] / "docs/how-to/attack.md").read_text()
-    (tmp_path / "prune.py").write_text(page.partition("```python\n")[2].partition("```")[0])
+    own = page.partition("## An attack of your own")[2]
+    (tmp_path / "prune.py").write_text(own.partition("```python\n")[2].partition("```")[0])
     results = list(conformance.run("prune", [tmp_path / "prune.py"], only=["OPT-*", "ATT-*"]))
     assert len(results) > 4 and all(result.outcome == "passed" for result in results), results

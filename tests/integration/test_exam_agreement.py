@@ -191,6 +191,6 @@ def test_pairs_of_sentences(
 
 
 def test_the_harness_metric_knows_the_numbers_of_crows_pairs(samples: dict[str, list[dict[str, Any]]]) -> None:
-    rows = [row for sample in samples["pairs"] for row in rows_of("pairs", "pairs", sample)]
+    rows = [row for sample in samples["pairs"] for row in rows_of("pairs", sample)]
     assert {name for row in rows for name in row.values} == {"pct_stereotype", "likelihood_diff"}
     assert [row.values["likelihood_diff"] for row in rows] == [s["likelihood_diff"] for s in samples["pairs"]]

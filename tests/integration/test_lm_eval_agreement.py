@@ -128,6 +128,9 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generation = 'output_type: generate_until\ndoc_to_text: "{{question}}"\ndoc_to_target: "x"\n'
     options = "generation_kwargs:\n  max_gen_toks: 4\n  until: []\nmetric_list:\n  - metric: exact_match\n"
     task("local_generation", "items.jsonl", generation + options)
+    never = '  - name: {0}\n    filter:\n      - {{function: regex, regex_pattern: "(no such text)", fallback: {1}}}\n'
+    filters = "filter_list:\n" + never.format("strict", "x") + never.format("a-flexible", "y")
+    task("local_filters", "items.jsonl", generation + options + filters)
     return folder
 
 
@@ -216,6 +219,12 @@ def test_perplexities_are_those_of_the_harness(model: EvalModel, tasks: Path) ->
     assert bits == pytest.approx(-sum(totals) / sum(len(s.encode()) for s in SENTENCES) / math.log(2), rel=1e-5)
 
 
+def test_of_several_filters_the_first_counts_as_the_harness_lists_them(model: EvalModel, tasks: Path) -> None:
+    rows = run(model, tasks, "local_filters", limit=3)
+    assert [r.id for r in rows] == [r.unit for r in rows] == [f"local_filters:{i}" for i in range(3)]
+    assert {r.group for r in rows} == {"local_filters"} and {r.values["exact_match"] for r in rows} == {1.0}
+
+
 def test_the_live_model_is_left_as_it_was(model: EvalModel, tasks: Path) -> None:
     model.hf.train()
     before = (model.hf.device, model.tokenizer.pad_token, model.tokenizer.padding_side, torch.get_rng_state())
@@ -270,7 +279,7 @@ def test_numbers_that_are_not_known_are_left_out_or_refused() -> None:
         "metrics": ["acc", "strange"],
         "acc": 1.0,
     }
-    (row,) = rows_of("task", "task", {**sample, "strange": [1, 2]})
+    (row,) = rows_of("task", {**sample, "strange": [1, 2]})
     assert row.values == {"acc": 1.0} and row.id == "task:0"
     with pytest.raises(SuiteError, match="gives only strange"):
-        list(rows_of("task", "task", {**sample, "metrics": ["strange"], "strange": 3}))
+        list(rows_of("task", {**sample, "metrics": ["strange"], "strange": 3}))

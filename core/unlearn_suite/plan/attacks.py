@@ -26,6 +26,7 @@ def read_attacks(
         if any(use.name == other.name for other in uses):
             message = f"there are two attacks called {use.name!r}"
             resolver.faults.add(child.at, message, "plan-attack", "give one another `name`")
+        _check_points(use, resolver.faults)
         for problem in problems:
             if use.applies_to(problem):
                 _check_problem(use, child, problem, resolver.faults)
@@ -56,6 +57,18 @@ def _attack(node: Node, resolver: Resolver, labels: Collection[str]) -> AttackUs
         tuple(words.only) if words.only else None,
         node.at,
     )
+
+
+def _check_points(use: AttackUse, faults: Faults) -> None:
+    """No two points have one name, which is what their scores are called."""
+    try:
+        names = [point.name for point in use.config.points()]
+    except Exception:  # told as the plugin's where cells are made
+        return
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        message = f"attack {use.name!r} is scored at two points called {twice!r}"
+        faults.add(use.at, message, "plan-attack", "give its options values that differ")
 
 
 def _check_problem(use: AttackUse, node: Node, problem: Problem, faults: Faults) -> None:

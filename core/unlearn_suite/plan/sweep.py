@@ -43,7 +43,9 @@ def _word(value: Any) -> str:
         return {True: "true", False: "false", None: "none"}[value]
     if isinstance(value, list):
         return _clean("-".join(map(_word, value)))
-    return _clean(f"{value:g}" if isinstance(value, float) else str(value))
+    if isinstance(value, float):
+        return _clean(re.sub(r"e\+0*", "e", f"{value:g}"))
+    return _clean(str(value))
 
 
 def _clean(text: str) -> str:

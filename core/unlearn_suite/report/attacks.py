@@ -15,9 +15,8 @@ from . import stats
 from .chart import Scale, Svg, polyline, short, ticks
 from .judge import ValueInfo
 from .load import Json, RunData
-from .measures import Measure
-from .ranked import ranked
-from .stats import Column, Estimate, Resampled
+from .measures import Measure, beside, column
+from .stats import Estimate, Resampled
 from .summary import ProblemSummary
 from .words import number, percent
 
@@ -28,16 +27,23 @@ HALF = 0.5
 
 @dataclass(frozen=True)
 class Reading:
-    """The value at one point of an attack. `back`: the share of what was forgotten that has returned."""
+    """The value at one point of an attack. `back`: the share of what was forgotten that has returned; `moved`: how far
+    the attack took the value the way back."""
 
     point: AttackPoint
     value: Estimate
     back: Estimate | None
+    moved: float
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """The larger, the worse. Where nothing was clearly forgotten, the way back itself tells readings apart."""
+        return self.back is not None, self.back.mean if self.back else self.moved
 
 
 @dataclass(frozen=True)
 class ArmUnderAttack:
-    """One arm. `worst`: the reading with the most back. `half`: per seed that forgot something and was attacked, when
+    """One arm. `worst`: the reading of the highest rank. `half`: per seed that forgot something and was attacked, when
     half of that was back."""
 
     arm: str
@@ -99,7 +105,9 @@ def _arm(run: RunData, problem: ProblemSummary, arm: str, attack: Json, measure:
     seeds = []  # (before, after, the cell) of those that have been scored
     for cell in problem.cells_of(arm):
         own = cell.entries.get(entry.name)
-        before, after = (run.base_rows(own), run.score_rows(cell, own)) if own and not cell.is_base else ([], [])
+        if own is None or cell.is_base:
+            continue
+        before, after = run.before_rows(cell, own), run.score_rows(cell, own)
         if before and after:
             seeds.append((before, after, cell))
     readings = []
@@ -115,16 +123,14 @@ def _arm(run: RunData, problem: ProblemSummary, arm: str, attack: Json, measure:
         readings += [reading] if reading is not None else []
     if not readings:
         return None
-    unlearned = stats.estimate(_column([after for _, after, _ in seeds], info), info.aggregate)
+    unlearned = stats.estimate(column([after for _, after, _ in seeds], info), info.aggregate)
     if unlearned is None:
         return None
-    worst = max(readings, key=lambda r: r.back.mean if r.back else -np.inf)
-    halves = [_half(info, before, after, path) for (before, after, _), path in zip(seeds, paths, strict=True)]
+    worst = max(readings, key=lambda reading: reading.rank)
+    halves = [
+        _half(info, entry.want, before, after, path) for (before, after, _), path in zip(seeds, paths, strict=True)
+    ]
     return ArmUnderAttack(arm, unlearned, tuple(readings), worst, tuple(h for h in halves if h is not None))
-
-
-def _column(seeds: Sequence[list[Json]], info: ValueInfo) -> Column:
-    return ranked(seeds, info.name) if info.aggregate == "auc" else stats.sums(seeds, info.name)
 
 
 def _reading(
@@ -132,23 +138,30 @@ def _reading(
 ) -> Reading | None:
     """From (before, after, attacked) rows per seed: all three on the items they share, drawn alike."""
     before, after, attacked = (list(rows) for rows in zip(*seeds, strict=True))
-    one = all(rows is before[0] for rows in before)
-    base, gone, back = (_column(rows, info) for rows in (before[:1] if one else before, after, attacked))
+    base, gone, back = (column(rows, info) for rows in (beside(before), after, attacked))
     gone, base = stats.pair(gone, base)
     back, base = stats.pair(back, base)
     gone, base = stats.pair(gone, base)
     if not back.units:
         return None
-    b, g, a = (column.resampled(info.aggregate) for column in (base, gone, back))
+    b, g, a = (one.resampled(info.aggregate) for one in (base, gone, back))
     value = a.estimate()
-    return Reading(point, value, _share(b, g, a, want)) if value is not None else None
+    if value is None:
+        return None
+    moved = (a.point - g.point) * _way_back(want, b.point - g.point)
+    return Reading(point, value, _share(b, g, a, want), float(moved))
+
+
+def _way_back(want: str, lost: float) -> float:
+    """1 up, -1 down: against what the plan wants; where it wants no way, towards the untouched model (`lost`)."""
+    return {"lower": 1.0, "higher": -1.0}.get(want, float(np.sign(lost)))
 
 
 def _share(base: Resampled, gone: Resampled, back: Resampled, want: str) -> Estimate | None:
     """(attacked - unlearned) / (base - unlearned); None where nothing was clearly forgotten."""
-    lost = stats.interval(base.point - gone.point, base.values - gone.values)
-    wrong = {"lower": -1, "higher": 1}.get(want, 0)
-    if lost is None or not lost.excludes(0) or lost.mean * wrong > 0:
+    lost = stats.interval(base.point - gone.point, base.values - gone.values, base.alone and gone.alone)
+    way = _way_back(want, base.point - gone.point)
+    if lost is None or not (lost.above(0) if way > 0 else lost.below(0)):
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
         return stats.interval(
@@ -158,19 +171,24 @@ def _share(base: Resampled, gone: Resampled, back: Resampled, want: str) -> Esti
 
 
 def _half(
-    info: ValueInfo, before: list[Json], after: list[Json], attacked: Sequence[tuple[AttackPoint, list[Json]]]
+    info: ValueInfo,
+    want: str,
+    before: list[Json],
+    after: list[Json],
+    attacked: Sequence[tuple[AttackPoint, list[Json]]],
 ) -> Half | None:
     """For one seed: when half of what was lost is back, the earliest over the attacker's settings."""
 
     def value(rows: list[Json]) -> float:
-        return _column([rows], info).resampled(info.aggregate).point
+        return column([rows], info).resampled(info.aggregate).point
 
     base, gone = value(before), value(after)
-    if base == gone or not attacked:
+    lost = base - gone
+    if not attacked or not lost * _way_back(want, lost) > 0:
         return None
     paths: dict[str, list[tuple[float, float]]] = {}
     for point, rows in attacked:
-        share = (value(rows) - gone) / (base - gone)
+        share = (value(rows) - gone) / lost
         paths.setdefault(point.strength, [(0.0, 0.0)]).append((float(point.at), share))
     found = [step for path in paths.values() if (step := _crossing(path)) is not None]
     return Half(min(found, default=None), int(min(path[-1][0] for path in paths.values())))
@@ -188,7 +206,7 @@ def worst_path(arm: ArmUnderAttack) -> list[tuple[int, float]]:
     best: dict[int, Reading] = {}
     for reading in arm.readings:
         known = best.get(reading.point.at)
-        if known is None or (reading.back and known.back and reading.back.mean > known.back.mean):
+        if known is None or reading.rank > known.rank:
             best[reading.point.at] = reading
     return [(0, arm.unlearned.mean), *((at, best[at].value.mean) for at in sorted(best))]
 

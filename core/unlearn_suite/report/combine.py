@@ -75,7 +75,8 @@ WAYS: Mapping[str, Callable[[Array], Array]] = {"harmonic": hmean, "balanced": _
 def _made(entry: Entry, parts: Sequence[Member]) -> Resampled:
     numbers = [column.resampled(info.aggregate) for info, column in parts]
     way = WAYS[entry.combines]
-    return Resampled(float(way(np.array([n.point for n in numbers]))), way(np.stack([n.values for n in numbers])))
+    point, values = way(np.array([n.point for n in numbers])), way(np.stack([n.values for n in numbers]))
+    return Resampled(float(point), values, any(n.alone for n in numbers))
 
 
 def _n(parts: Sequence[Member]) -> int:

@@ -72,7 +72,7 @@ def share_kept(measure: Measure, result: Result | None) -> Estimate | None:
         return Estimate(1 / (1 + relative.mean), 1 / (1 + relative.hi), 1 / (1 + relative.lo))
     if measure.info.chance:
         removed = compared.removed
-        if removed is None or compared.before.lo <= measure.info.chance:
+        if removed is None or not compared.before.above(measure.info.chance):
             return None
         return Estimate(1 - removed.mean, 1 - removed.hi, 1 - removed.lo)
     return Estimate(1 + relative.mean, 1 + relative.lo, 1 + relative.hi)

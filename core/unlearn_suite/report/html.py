@@ -30,6 +30,7 @@ from .shown import ShownStage, by_arm, shown_stages
 from .summary import ProblemSummary, summarize
 
 HERE = Path(__file__).parent
+MOST_GROUPS = 80
 _WANTS = {"lower": "should get lower", "higher": "should get higher", "keep": "should stay", "watch": "is only watched"}
 _MADE = {
     "exp-mean": "exp of the weighted mean",
@@ -42,10 +43,11 @@ _STATES = {"done": "✓", "failed": "✗", "interrupted": "‖", "running": "▸
 
 @dataclass(frozen=True)
 class GroupTable:
-    """One shown measure by group: a row per group, base and arms beside each other."""
+    """One shown measure by group: a row per group, base and arms beside each other. `cut`: groups left out."""
 
     measure: Measure
     names: tuple[str, ...]
+    cut: int = 0
 
 
 @dataclass(frozen=True)
@@ -165,9 +167,9 @@ def _groups(problem: ProblemSummary) -> list[GroupTable]:
     found = []
     for measure in problem.measures:
         results = ([measure.base] if measure.base else []) + list(measure.arms.values())
-        names = dict.fromkeys(name for result in results for name in result.groups)
+        names = sorted({name for result in results for name in result.groups})
         if names:
-            found.append(GroupTable(measure, tuple(names)))
+            found.append(GroupTable(measure, tuple(names[:MOST_GROUPS]), max(len(names) - MOST_GROUPS, 0)))
     return found
 
 

@@ -77,18 +77,23 @@ class Verdict:
         return f"{MARKS[self.state]} {self.word}"
 
 
+UNCLEAR = Verdict("unclear", "unclear", 0)
+
+
 def direction(compared: Comparison) -> int:
     """-1 or 1 when the interval of the change excludes 0, else 0."""
-    if compared.change.hi < 0:
+    if compared.change.below(0):
         return -1
-    return 1 if compared.change.lo > 0 else 0
+    return 1 if compared.change.above(0) else 0
 
 
 def judge(want: str, info: ValueInfo, compared: Comparison) -> Verdict | None:
     """The verdict on an entry's headline value; None when the plan wants nothing of it."""
-    if want in {"lower", "higher"}:
-        return _judge_move(-1 if want == "lower" else 1, compared)
-    return _judge_kept(info, compared) if want == "keep" else None
+    if want not in {"lower", "higher", "keep"}:
+        return None
+    if compared.change.alone:
+        return UNCLEAR
+    return _judge_kept(info, compared) if want == "keep" else _judge_move(-1 if want == "lower" else 1, compared)
 
 
 def _judge_move(wanted: int, compared: Comparison) -> Verdict:
@@ -96,7 +101,7 @@ def _judge_move(wanted: int, compared: Comparison) -> Verdict:
     if compared.change.lo == compared.change.hi == 0:
         return Verdict("missed", "no change", 0)
     if moved == 0:
-        return Verdict("unclear", "unclear", 0)
+        return UNCLEAR
     word = "lower" if moved < 0 else "higher"
     return Verdict("met" if moved == wanted else "missed", word, moved)
 
@@ -114,7 +119,7 @@ def _judge_kept(info: ValueInfo, compared: Comparison) -> Verdict:
     if harm <= tolerance:
         return Verdict("likely", "likely kept", moved)
     if moved == 0:
-        return Verdict("unclear", "unclear", 0)
+        return UNCLEAR
     return Verdict("missed", "not kept", moved)
 
 

@@ -152,6 +152,16 @@ class RunData:
         """The untouched model's score rows for an entry (of this cell's seed, when scores are sampled)."""
         return self._read(self.store.shared_scores(entry.key) / "rows.jsonl") if entry.key else []
 
+    def before_rows(self, cell: CellData, entry: Entry) -> list[Json]:
+        """The untouched model's rows that a cell's are compared with: those of the entry's key, else those of its own
+        cell, as what is sampled is scored with the first seed only. [] when it is not scored."""
+        home = self.base_cell(cell.problem, cell.model)
+        first = home.entries.get(entry.name) if home else None
+        own = self.base_rows(entry)
+        if own or home is None or first is None:
+            return own
+        return self.base_rows(first) or self.score_rows(home, first)
+
     def attacked_rows(self, cell: CellData, name: str) -> list[Json]:
         """The cell's score rows at a point of an attack, by the name of `study.Attacked`."""
         return self._read(cell.folder.scores_path(name))

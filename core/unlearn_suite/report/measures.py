@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from . import stats
 from .judge import ValueInfo, Verdict, judge
 from .load import CellData, Entry, Json, RunData
 from .ranked import ranked, versus
-from .stats import Column, Comparison, Estimate, Sums
+from .stats import Column, Comparison, Estimate
 
-MAX_GROUPS = 80
 DEFAULT_SHOWN = 3
 ORACLE = "oracle"
 """name of the arm that others are compared with: a model that never saw what is to be forgotten"""
@@ -61,23 +58,22 @@ class EntryTable:
     ) -> None:
         self.entry = entry
         self.base_arm = base_arm
+        self.base_seeds: list[list[Json]] = []
         self.after: dict[str, list[list[Json]]] = {}
         self.before: dict[str, list[list[Json]]] = {}
-        home = base_cell.entries.get(entry.name) if base_cell else None
-        fallback = (run.base_rows(home) or run.score_rows(base_cell, home)) if base_cell and home else []
-        known = {home.key: fallback} if home and fallback else {}
         for cell in cells:
             own = cell.entries.get(entry.name)
-            if cell is base_cell or own is None:
+            if own is None:
                 continue
-            if own.key not in known and (shared := run.base_rows(own)):
-                known[own.key] = shared
-            rows = run.score_rows(cell, own)
+            before = run.before_rows(cell, own)
+            if before and all(before is not rows for rows in self.base_seeds):
+                self.base_seeds.append(before)
+            rows = run.score_rows(cell, own) if cell is not base_cell else []
             if rows:
                 self.after.setdefault(cell.arm, []).append(rows)
-                self.before.setdefault(cell.arm, []).append(known.get(own.key, fallback))
-        self.base_seeds = list(known.values())
-        self._known: dict[tuple[str, tuple[int, ...]], Column] = {}
+                self.before.setdefault(cell.arm, []).append(before)
+        self._columns: dict[tuple[str, tuple[int, ...]], Column] = {}
+        self._groups: dict[int, dict[str, list[Json]]] = {}
 
     def measures(self, arms: Iterable[str]) -> list[Measure]:
         names = self._value_names()
@@ -112,26 +108,32 @@ class EntryTable:
     def arm_column(self, info: ValueInfo, arm: str) -> Column | None:
         return self._column(self.after[arm], info) if arm in self.after else None
 
+    def paired_base(self, info: ValueInfo, arm: str) -> Column | None:
+        """The base model's values to stand beside the arm's."""
+        before = beside(self.before[arm])
+        return self._column(before, info) if before else None
+
     def _column(self, seeds: Sequence[list[Json]], info: ValueInfo) -> Column:
+        """Of lists of rows that this table holds: they are known by their identity."""
         key = (info.name, tuple(id(rows) for rows in seeds))
-        if key not in self._known:
-            self._known[key] = self._make_column(seeds, info)
-        return self._known[key]
+        if key not in self._columns:
+            self._columns[key] = self._make_column(seeds, info)
+        return self._columns[key]
 
     def _make_column(self, seeds: Sequence[list[Json]], info: ValueInfo) -> Column:
         if info.versus:
             return versus(ranked(seeds, info.of), ranked(self.after[ORACLE], info.of), info.versus)
-        return ranked(seeds, info.name) if info.aggregate == "auc" else stats.sums(seeds, info.name)
+        return column(seeds, info)
 
     def _measure(self, value: str, arms: list[str], shown: bool, headline: bool) -> Measure:
         info = self.info(value)
-        base = self._base_result(info, self.base_column(info), shown)
+        base = self._result(info, self.base_arm, self.base_seeds, [], shown) if self.base_seeds else None
         found = {}
-        for arm in arms:
-            if arm in self.after:
-                result = self._arm_result(info, arm, shown, headline)
-                if result is not None:
-                    found[arm] = result
+        for arm in (arm for arm in arms if arm in self.after):
+            result = self._result(info, arm, self.after[arm], beside(self.before[arm]), shown, headline)
+            if result is not None:
+                judged = judge(self.entry.want, info, result.compared) if result.compared and headline else None
+                found[arm] = replace(result, verdict=judged)
         return Measure(self.entry, info, shown, headline, base, found)
 
     def _with_chance(self, info: ValueInfo) -> ValueInfo:
@@ -142,56 +144,57 @@ class EntryTable:
         level = stats.estimate(stats.sums(seeds[:1], "chance"))
         return replace(info, chance=level.mean) if level else info
 
-    def _base_result(self, info: ValueInfo, data: Column | None, with_groups: bool) -> Result | None:
-        after = stats.estimate(data, info.aggregate) if data is not None else None
-        if data is None or after is None:
+    def _result(
+        self,
+        info: ValueInfo,
+        arm: str,
+        after: Sequence[list[Json]],
+        before: Sequence[list[Json]],
+        with_groups: bool = False,
+        draws: bool = False,
+    ) -> Result | None:
+        """The number of some rows, beside that of the base model's `before` (none: compared with nothing)."""
+        data = self._column(after, info)
+        number = stats.estimate(data, info.aggregate)
+        if number is None:
             return None
-        groups = {}
-        for group, chosen in _groups(data) if with_groups else ():
-            part = data.take(chosen)
-            inner = stats.estimate(part, info.aggregate)
-            if inner is not None:
-                groups[group] = Result(self.entry, info, self.base_arm, len(part.units), len(self.base_seeds), inner)
-        seeds = len(self.base_seeds)
-        return Result(self.entry, info, self.base_arm, len(data.units), seeds, after, groups=groups)
-
-    def _arm_result(self, info: ValueInfo, arm: str, shown: bool, headline: bool) -> Result | None:
-        data = self._column(self.after[arm], info)
-        after = stats.estimate(data, info.aggregate)
-        if after is None:
-            return None
-        base = self.paired_base(info, arm)
+        base = self._column(before, info) if before else None
         compared = None
         if base is not None:
-            compared = stats.compare(data, base, info.aggregate, info.chance, draws=headline)
-        verdict = judge(self.entry.want, info, compared) if compared is not None and headline else None
+            compared = stats.compare(data, base, info.aggregate, info.chance, draws=draws)
         groups = {}
-        for group, chosen in _groups(data) if shown else ():
-            inner = self._group_result(info, arm, data.take(chosen), base)
+        for name in group_names(after, info) if with_groups else ():
+            inner = self._result(info, arm, self._parts(after, name), self._parts(before, name))
             if inner is not None:
-                groups[group] = inner
-        return Result(self.entry, info, arm, len(data.units), data.n_seeds, after, compared, verdict, groups)
+                groups[name] = inner
+        return Result(self.entry, info, arm, len(data.units), data.n_seeds, number, compared, groups=groups)
 
-    def _group_result(self, info: ValueInfo, arm: str, part: Column, base: Column | None) -> Result | None:
-        after = stats.estimate(part, info.aggregate)
-        if after is None:
-            return None
-        compared = stats.compare(part, base, info.aggregate, info.chance) if base is not None else None
-        return Result(self.entry, info, arm, len(part.units), part.n_seeds, after, compared)
-
-    def paired_base(self, info: ValueInfo, arm: str) -> Column | None:
-        """The base model's values to stand beside the arm's: one seed if it was scored once, else seed by seed."""
-        seeds = self.before[arm]
-        if not all(seeds):
-            return None
-        same = all(rows is seeds[0] for rows in seeds)
-        return self._column(seeds[:1] if same else seeds, info)
+    def _parts(self, seeds: Sequence[list[Json]], group: str) -> list[list[Json]]:
+        """The rows of a group. A unit may have rows in several groups, and counts in each with those alone."""
+        for rows in seeds:
+            if id(rows) not in self._groups:
+                parts = self._groups[id(rows)] = {}
+                for row in rows:
+                    parts.setdefault(str(row.get("group") or ""), []).append(row)
+        return [self._groups[id(rows)].setdefault(group, []) for rows in seeds]
 
 
-def _groups(data: Column) -> Iterable[tuple[str, np.ndarray]]:
-    """(group, its units as indices) when there are at least two named groups that are values of their own."""
-    names = sorted({g for g in data.groups if g})
-    if len(names) < 2 or not isinstance(data, Sums):
+def beside(seeds: Sequence[list[Json]]) -> Sequence[list[Json]]:
+    """The base model's rows for the seeds of an arm: once if they are the same for all; [] if one lacks them."""
+    if not all(seeds):
         return []
-    labels = np.array(data.groups, dtype=object)
-    return [(name, np.flatnonzero(labels == name)) for name in names[:MAX_GROUPS]]
+    return seeds[:1] if all(rows is seeds[0] for rows in seeds) else seeds
+
+
+def column(seeds: Sequence[list[Json]], info: ValueInfo) -> Column:
+    """One value of some rows, seed by seed, in the form that its number is made of."""
+    return ranked(seeds, info.name) if info.aggregate == "auc" else stats.sums(seeds, info.name)
+
+
+def group_names(seeds: Sequence[list[Json]], info: ValueInfo) -> list[str]:
+    """The groups that have the value, if there are two at least and it is a mean over rows."""
+    if info.versus or info.aggregate == "auc":
+        return []
+    rows = (row for seed in seeds for row in seed if info.name in (row.get("values") or {}))
+    names = sorted({str(row["group"]) for row in rows if row.get("group")})
+    return names if len(names) > 1 else []

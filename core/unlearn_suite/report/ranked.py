@@ -23,7 +23,18 @@ from scipy.sparse import csr_matrix
 from scipy.special import kolmogorov
 from scipy.stats import ks_2samp
 
-from .stats import RESAMPLES, Aggregate, Array, Resampled, pair, seed_counts, unit_draws, unit_of, unit_products
+from .stats import (
+    RESAMPLES,
+    Aggregate,
+    Array,
+    Resampled,
+    is_alone,
+    pair,
+    seed_counts,
+    unit_draws,
+    unit_of,
+    unit_products,
+)
 
 Ints = npt.NDArray[np.intp]
 MEMBER, NON_MEMBER = "member", "non-member"
@@ -45,7 +56,6 @@ class Ranked:
     """One value of the rows of an arm, row by row."""
 
     units: tuple[str, ...]
-    groups: tuple[str, ...]
     seeds: tuple[Rows, ...]
 
     @property
@@ -60,17 +70,16 @@ class Ranked:
             at = place[rows.at]
             keep = at >= 0
             kept.append(Rows(at[keep], rows.x[keep], rows.group[keep]))
-        return Ranked(tuple(self.units[i] for i in chosen), tuple(self.groups[i] for i in chosen), tuple(kept))
+        return Ranked(tuple(self.units[i] for i in chosen), tuple(kept))
 
     def resampled(self, how: Aggregate) -> Resampled:
         """The auc; `how` can say nothing else."""
-        return _over_seeds([_auc(rows, len(self.units)) for rows in self.seeds])
+        return _over_seeds([_auc(rows, len(self.units)) for rows in self.seeds], len(self.units))
 
 
 def ranked(seeds: Sequence[Iterable[Mapping[str, Any]]], value: str) -> Ranked:
     """Collect one value of score rows, one iterable of rows per seed. Where it is no finite number, it is left out."""
     index: dict[str, int] = {}
-    groups: list[str] = []
     found = []
     for rows in seeds:
         at, x, group = [], [], []
@@ -78,15 +87,11 @@ def ranked(seeds: Sequence[Iterable[Mapping[str, Any]]], value: str) -> Ranked:
             number = (row.get("values") or {}).get(value)
             if not isinstance(number, int | float) or not np.isfinite(number):
                 continue
-            unit = unit_of(row)
-            if unit not in index:
-                index[unit] = len(index)
-                groups.append(str(row.get("group") or ""))
-            at.append(index[unit])
+            at.append(index.setdefault(unit_of(row), len(index)))
             x.append(float(number))
             group.append(str(row.get("group") or ""))
         found.append(Rows(np.array(at, dtype=np.intp), np.array(x, dtype=np.float64), np.array(group, dtype=np.str_)))
-    return Ranked(tuple(index), tuple(groups), tuple(found))
+    return Ranked(tuple(index), tuple(found))
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +107,6 @@ class Versus:
         return self.own.units
 
     @property
-    def groups(self) -> tuple[str, ...]:
-        return self.own.groups
-
-    @property
     def n_seeds(self) -> int:
         return self.own.n_seeds
 
@@ -118,7 +119,7 @@ class Versus:
         own, oracle = self.own.seeds, self.oracle.seeds
         many = len(own) if len(own) > 1 else len(oracle)  # one that has no seeds of its own meets every oracle
         pairs = [(own[i % len(own)], oracle[i % len(oracle)]) for i in range(many)]
-        return _over_seeds([number(a, o, len(self.units)) for a, o in pairs])
+        return _over_seeds([number(a, o, len(self.units)) for a, o in pairs], len(self.units))
 
 
 def versus(own: Ranked, oracle: Ranked, kind: str) -> Versus:
@@ -126,11 +127,12 @@ def versus(own: Ranked, oracle: Ranked, kind: str) -> Versus:
     return Versus(*pair(own, oracle), kind)
 
 
-def _over_seeds(numbers: Sequence[Resampled]) -> Resampled:
+def _over_seeds(numbers: Sequence[Resampled], n_units: int) -> Resampled:
     """Their mean; in each resample over the seeds it draws."""
     draws = seed_counts(len(numbers))
     values = np.stack([number.values for number in numbers], axis=1)
-    return Resampled(float(np.mean([n.point for n in numbers])), (values * draws).sum(axis=1) / draws.sum(axis=1))
+    values = (values * draws).sum(axis=1) / draws.sum(axis=1)
+    return Resampled(float(np.mean([n.point for n in numbers])), values, is_alone(n_units, len(numbers)))
 
 
 def _auc(rows: Rows, n_units: int) -> Resampled:

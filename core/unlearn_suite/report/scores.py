@@ -70,10 +70,11 @@ def _score(problem: ProblemSummary, arm: str) -> ArmScore | None:
     (f_points, f_draws), (r_points, r_draws) = columns
     f, r = float(np.mean(f_points)), float(hmean(r_points))
     f_all, r_all = f_draws.mean(axis=0), hmean(r_draws)
+    f_alone, r_alone = (any(t.share.alone for t in terms) for terms in (forget, keep))
     estimates = [
-        interval(f, f_all),
-        interval(r, r_all),
-        interval(float(hmean([f, r])), hmean(np.stack([f_all, r_all]))),
+        interval(f, f_all, f_alone),
+        interval(r, r_all, r_alone),
+        interval(float(hmean([f, r])), hmean(np.stack([f_all, r_all])), f_alone or r_alone),
     ]
     if any(e is None for e in estimates):
         return None
@@ -97,12 +98,12 @@ def _term(measure: Measure, result: Result | None) -> Term | str | None:
         return "it is to get higher and has no highest value"
     floor = floor_of(measure.info)
     needs_room = measure.entry.want == "lower" or (measure.entry.want == "keep" and measure.info.better == "higher")
-    if needs_room and compared.before.lo <= floor:
+    if needs_room and not compared.before.above(floor):
         return f"the untouched model is not clearly above {floor:g}"
     formula, share = rule
     before, after = np.array(compared.before.mean), np.array(compared.after.mean)
     point, values = float(share(before, after)), share(compared.draws.before, compared.draws.after)
-    estimate = interval(point, values)
+    estimate = interval(point, values, compared.change.alone)
     return Term(measure, formula, estimate, point, values) if estimate is not None else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .figures import share_gone
 from .judge import MARKS, State
 from .measures import ORACLE, Measure, Result
 from .summary import ProblemSummary
@@ -127,13 +128,10 @@ def _rank(line: ArmLine) -> tuple[bool, bool, int, int, float]:
     """All wishes first, then whether the first thing to forget is forgotten (an arm that does nothing keeps
     everything), then how many are doubtful, then lost ones, then how far the first wish went.
     """
-    far = 0.0
-    if line.moves and line.moves[0].result.compared is not None:
-        removed = line.moves[0].result.compared.removed
-        far = removed.mean if removed else 0.0
+    gone = share_gone(line.moves[0].measure, line.moves[0].result) if line.moves else None
     lost = sum(p.state == "missed" for p in line.points)
     forgot = bool(line.moves) and line.moves[0].state == "met"
-    return line.good, forgot, -len(line.doubts), -lost, far
+    return line.good, forgot, -len(line.doubts), -lost, gone.mean if gone else 0.0
 
 
 def _deeds(line: ArmLine) -> str:

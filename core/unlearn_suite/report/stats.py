@@ -30,31 +30,42 @@ _CACHED_UNITS = 2048
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and the ends of its 95 % interval; all None-free and finite."""
+    """A number and the ends of its 95 % interval; all None-free and finite.
+
+    `alone`: of one unit in one seed, which has no interval; the ends are the number itself.
+    """
 
     mean: float
     lo: float
     hi: float
+    alone: bool = False
 
-    def to_json(self) -> dict[str, float]:
-        return {"mean": self.mean, "lo": self.lo, "hi": self.hi}
+    def to_json(self) -> dict[str, float | None]:
+        ends = (None, None) if self.alone else (self.lo, self.hi)
+        return {"mean": self.mean, "lo": ends[0], "hi": ends[1]}
 
-    def excludes(self, value: float) -> bool:
-        return value < self.lo or value > self.hi
+    def above(self, value: float) -> bool:
+        """Clearly above it."""
+        return not self.alone and self.lo > value
+
+    def below(self, value: float) -> bool:
+        """Clearly below it."""
+        return not self.alone and self.hi < value
 
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
     """One aggregated number: its point value, and its value in each of the R resamples.
 
-    Equal numbers of units and seeds are drawn alike: that pairs what is to be compared.
+    Equal numbers of units and seeds are drawn alike: that pairs what is to be compared. `alone`: as in `Estimate`.
     """
 
     point: float
     values: Array
+    alone: bool = False
 
     def estimate(self) -> Estimate | None:
-        return interval(self.point, self.values)
+        return interval(self.point, self.values, self.alone)
 
 
 class Column(Protocol):
@@ -62,10 +73,6 @@ class Column(Protocol):
 
     @property
     def units(self) -> tuple[str, ...]: ...
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """One per unit."""
-
     @property
     def n_seeds(self) -> int: ...
     def take(self, chosen: npt.NDArray[np.intp]) -> Self:
@@ -81,12 +88,6 @@ class Sums:
     total: Array
     weight: Array
     units: tuple[str, ...]
-    groups: tuple[str, ...]
-    rows: int
-
-    @property
-    def n_units(self) -> int:
-        return len(self.units)
 
     @property
     def n_seeds(self) -> int:
@@ -94,13 +95,7 @@ class Sums:
 
     def take(self, chosen: npt.NDArray[np.intp]) -> Sums:
         """These units, in this order."""
-        return Sums(
-            self.total[:, chosen],
-            self.weight[:, chosen],
-            tuple(self.units[i] for i in chosen),
-            tuple(self.groups[i] for i in chosen),
-            self.rows,
-        )
+        return Sums(self.total[:, chosen], self.weight[:, chosen], tuple(self.units[i] for i in chosen))
 
     def resampled(self, how: Aggregate) -> Resampled:
         """The weighted mean over all seeds and units (or its exp)."""
@@ -109,7 +104,12 @@ class Sums:
         seeds = seed_counts(self.n_seeds)
         total = (products[:, : self.n_seeds] * seeds).sum(axis=1)
         weight = (products[:, self.n_seeds :] * seeds).sum(axis=1)
-        return Resampled(float(point), aggregate(total, weight, how))
+        return Resampled(float(point), aggregate(total, weight, how), is_alone(len(self.units), self.n_seeds))
+
+
+def is_alone(n_units: int, n_seeds: int) -> bool:
+    """Whether resamples cannot differ, so that they tell nothing."""
+    return n_units < 2 and n_seeds < 2
 
 
 def unit_of(row: Mapping[str, Any]) -> str:
@@ -122,7 +122,6 @@ def sums(seeds: Sequence[Iterable[Mapping[str, Any]]], value: str) -> Sums:
     Rows without the value, or where it or the weight is not a finite number, are left out.
     """
     index: dict[str, int] = {}
-    groups: list[str] = []
     found: list[tuple[list[int], list[float], list[float]]] = []
     for rows in seeds:
         at: list[int] = []
@@ -132,32 +131,24 @@ def sums(seeds: Sequence[Iterable[Mapping[str, Any]]], value: str) -> Sums:
             number = (row.get("values") or {}).get(value)
             if not isinstance(number, int | float):
                 continue
-            unit = unit_of(row)
-            if unit not in index:
-                index[unit] = len(index)
-                groups.append(str(row.get("group") or ""))
-            at.append(index[unit])
+            at.append(index.setdefault(unit_of(row), len(index)))
             numbers.append(float(number))
             weights.append(_weight(row.get("weight")))
         found.append((at, numbers, weights))
-    return _scatter(found, tuple(index), tuple(groups))
+    return _scatter(found, tuple(index))
 
 
-def _scatter(
-    found: Sequence[tuple[list[int], list[float], list[float]]], units: tuple[str, ...], groups: tuple[str, ...]
-) -> Sums:
+def _scatter(found: Sequence[tuple[list[int], list[float], list[float]]], units: tuple[str, ...]) -> Sums:
     total = np.zeros((len(found), len(units)))
     weight = np.zeros_like(total)
-    rows = 0
     for seed, (at, numbers, weights) in enumerate(found):
         x, w = np.array(numbers, dtype=np.float64), np.array(weights, dtype=np.float64)
         good = np.isfinite(x) & np.isfinite(w) & (w > 0)
         where = np.array(at, dtype=np.intp)[good]
         np.add.at(total[seed], where, (x * w)[good])
         np.add.at(weight[seed], where, w[good])
-        rows += int(good.sum())
     # a unit without any value would only thin out the draws
-    return Sums(total, weight, units, groups, rows).take(np.flatnonzero(weight.sum(axis=0) > 0))
+    return Sums(total, weight, units).take(np.flatnonzero(weight.sum(axis=0) > 0))
 
 
 def _weight(value: Any) -> float:
@@ -218,13 +209,13 @@ def aggregate(total: Array, weight: Array, how: Aggregate) -> Array:
         return np.exp(mean) if how == "exp-mean" else mean
 
 
-def interval(point: float, values: Array, level: float = LEVEL) -> Estimate | None:
+def interval(point: float, values: Array, alone: bool = False) -> Estimate | None:
     """Percentile interval; None unless the point is finite and nearly all resamples are."""
     finite = values[np.isfinite(values)]
     if not np.isfinite(point) or len(finite) < 0.95 * len(values):
         return None
-    lo, hi = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(point), float(lo), float(hi))
+    lo, hi = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(point), float(lo), float(hi), alone)
 
 
 def estimate(data: Column, how: Aggregate = "mean") -> Estimate | None:
@@ -274,10 +265,12 @@ def comparison(
 ) -> Comparison | None:
     """Number `a` after against number `b` before, over `n` units; None when one of them is not finite."""
     floor = chance or 0.0
+    alone = a.alone and b.alone
     with np.errstate(invalid="ignore", divide="ignore"):
-        change = interval(a.point - b.point, a.values - b.values)
-        relative = interval(_ratio(a.point - b.point, abs(b.point)), (a.values - b.values) / np.abs(b.values))
-        removed = interval(_ratio(b.point - a.point, b.point - floor), (b.values - a.values) / (b.values - floor))
+        change = interval(a.point - b.point, a.values - b.values, alone)
+        relative = interval(_ratio(a.point - b.point, abs(b.point)), (a.values - b.values) / np.abs(b.values), alone)
+        way, whole = (b.values - a.values), (b.values - floor)
+        removed = interval(_ratio(b.point - a.point, b.point - floor), way / whole, alone)
     before, now = b.estimate(), a.estimate()
     if before is None or now is None or change is None:
         return None

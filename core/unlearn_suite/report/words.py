@@ -46,9 +46,11 @@ def percent(share: float | None) -> str:
 
 
 def between(estimate: Estimate | None, places: int, sign: bool = False) -> str:
-    """The ends of an interval: '−0.65 to −0.54'."""
+    """The ends of an interval: '−0.65 to −0.54'; why there is none."""
     if estimate is None:
         return "–"
+    if estimate.alone:
+        return "too few items"
     show = signed if sign else number
     return f"{show(estimate.lo, places)} to {show(estimate.hi, places)}"
 

@@ -30,6 +30,12 @@ def test_one_arm_for_each_value(write, catalog):
     assert [arm.family for arm in plan.arms] == ["", "rmu", "rmu", "rmu"]
 
 
+def test_large_values_are_named_as_they_are_written(write, catalog):
+    text = f"  x: {{{RMU}, sweep: {{0.with.alpha: [1e6, 1.5e+06, 1e16, 1e-6, 1234567.0]}}}}\n"
+    names = [arm.name for arm in arms_of(write, catalog, text).arms if arm.family]
+    assert names == ["x.alpha-1e6", "x.alpha-1.5e6", "x.alpha-1e16", "x.alpha-1e-06", "x.alpha-1.23457e6"]
+
+
 def test_several_keys_are_every_combination_on_top_of_like_and_set(write, catalog):
     text = f"  rmu: {{{RMU}}}\n  x: {{like: rmu, set: {{0.lr: 0.5}}, family: f, only: [everyday],\n"
     text += "      sweep: {0.with.meta: [none, relearn], 0.with.warm.rate: [0.25, 1], 0.with.blocks: [null, [1, 2]]}}\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ class MadeRun:
         self.items = items
         self.listed: list[Json] = []
 
-    def cell(self, problem: str, arm: str, seed: int, **status: Any) -> CellDir:
+    def cell(self, problem: str, arm: str, seed: int, attacks: Sequence[Json] = (), **status: Any) -> CellDir:
         metrics = [m | {"key": m["key"].format(seed=seed)} for m in PROBLEMS[problem]["metrics"]]
         head = {
             "id": f"{len(self.listed):010x}",
@@ -106,6 +106,7 @@ class MadeRun:
             "seed": seed,
             "stages": [] if arm == "base" else [{"use": f"unlearn-suite/{arm}", "with": {}, "train": {"steps": 60}}],
             "metrics": metrics,
+            "attacks": list(attacks),
             "plugins": {"unlearn-suite": "0.1.0"},
             "summary": {"problem": PROBLEMS[problem]["summary"]},
         }

@@ -53,6 +53,56 @@ def test_sampled_scores_are_compared_with_the_base_of_their_own_seed(made: Any) 
     assert result["base"]["mean"] == pytest.approx(sum(before) / len(before))
 
 
+def grouped(values: dict[tuple[str, str], float]) -> list[dict[str, Any]]:
+    return [
+        {"id": f"{unit}/{group}", "unit": unit, "group": group, "values": {"exact": value}}
+        for (unit, group), value in values.items()
+    ]
+
+
+def test_a_unit_of_several_groups_counts_in_each_with_the_rows_of_that_group(made: Any) -> None:
+    base = made.cell("everyday-knowledge", "base", 0)
+    before = {("one", "a"): 1.0, ("one", "b"): 0.0, ("two", "b"): 1.0, ("two", "a"): 1.0, ("six", "a"): 1.0}
+    base.write_scores("keep", grouped(before))
+    base.publish_shared("keep", "k-keep")
+    arm = made.cell("everyday-knowledge", "cosine-rmu", 0)
+    arm.write_scores("keep", grouped({("one", "a"): 0.5, ("one", "b"): 0.25, ("two", "b"): 0.75, ("two", "a"): 0.0}))
+    path = made.close()
+    results = json.loads(write_summary(path).read_text())["results"]
+    found = {r["arm"]: r["groups"] for r in results if (r["metric"], r["value"]) == ("keep", "exact")}
+    assert {name: (g["n"], g["mean"]) for name, g in found["base"].items()} == {"a": (3, 1.0), "b": (2, 0.5)}
+    told = {name: (g["n"], g["mean"], g["base"]["mean"], g["paired"]) for name, g in found["cosine-rmu"].items()}
+    assert told == {"a": (2, 0.25, 1.0, 2), "b": (2, 0.5, 0.5, 2)}
+
+
+def test_of_many_groups_the_page_says_how_many_it_leaves_out(made: Any, read_page: ReadPage) -> None:
+    base = made.cell("everyday-knowledge", "base", 0)
+    base.write_scores("keep", grouped({(f"u{i}", f"group {i:02}"): 1.0 for i in range(83)}))
+    path = made.close()
+    words = read_page(write_report(path).read_text()).words
+    assert "keep exact by group (83 groups)" in words and "group 79" in words and "group 80" not in words
+    assert "1.000 too few items 3 more in results/summary.json." in words
+    (result,) = json.loads(write_summary(path).read_text())["results"]
+    assert len(result["groups"]) == 83
+    assert result["groups"]["group 80"] | {"lo": 0} == result["groups"]["group 79"] | {"lo": 0}
+    assert result["groups"]["group 80"]["lo"] is None and result["lo"] == 1.0
+
+
+def test_of_one_item_no_interval_is_shown_and_nothing_is_clear(tmp_path: Path, build: Callable[..., Path]) -> None:
+    path = build(tmp_path, items=1)
+    data = json.loads(write_summary(path).read_text())
+    found = {(r["problem"], r["arm"], r["metric"], r["value"]): r for r in data["results"]}
+    one = found["everyday-knowledge", "gradient-ascent", "keep", "nll"]
+    assert one["seeds"] == 1 and one["change"]["mean"] and one["change"]["lo"] is one["change"]["hi"] is None
+    verdicts = [r["verdict"] for r in data["results"] if r["seeds"] == 1 and r["verdict"]]
+    assert verdicts and {v["state"] for v in verdicts} == {"unclear"}
+    file = io.StringIO()
+    print_table(path, Console(width=80, file=file, force_terminal=False))
+    lines = file.getvalue().splitlines()
+    assert any("too few items ? unclear" in line for line in lines) and max(map(len, lines)) <= 80
+    assert "too few items" in write_report(path).read_text()
+
+
 def test_only_a_base_model(made: Any, read_page: ReadPage) -> None:
     made.score(made.cell("everyday-knowledge", "base", 0))
     page = write_report(made.close()).read_text()

@@ -13,6 +13,7 @@ from scipy.stats import bootstrap
 from unlearn_suite.report import stats
 from unlearn_suite.report.judge import ValueInfo, judge
 from unlearn_suite.report.stats import Comparison, Estimate
+from unlearn_suite.report.words import between
 
 Rows = list[dict[str, Any]]
 RNG = np.random.default_rng(7)
@@ -89,7 +90,7 @@ def test_perplexity_is_the_exp_of_the_mean_weighted_by_tokens() -> None:
 def test_what_is_missing_or_not_finite_is_left_out() -> None:
     data = [*rows([1.0, float("nan"), 3.0, float("inf")]), {"id": "y", "values": {"other": 1.0}}, {"id": "z"}]
     sums = stats.sums([data], "v")
-    assert sums.n_units == 2 and sums.rows == 2
+    assert sums.units == ("x0", "x2")
     found = stats.estimate(sums)
     assert found is not None and found.mean == 2.0
     assert stats.estimate(stats.sums([data], "nothing")) is None
@@ -162,6 +163,30 @@ UNKNOWN = ValueInfo("length")
 def test_verdicts(want: str, info: ValueInfo, before: float, change: tuple[float, float, float], text: str) -> None:
     verdict = judge(want, info, changed(before, change))
     assert verdict is not None and verdict.text == text
+
+
+def test_one_item_in_one_seed_has_no_interval_and_nothing_about_it_is_clear() -> None:
+    one, other = stats.sums([rows([0.9])], "v"), stats.sums([rows([0.1])], "v")
+    found = stats.compare(other, one)
+    assert found is not None and found.relative is not None and found.removed is not None
+    for number in (found.before, found.after, found.change, found.relative, found.removed):
+        assert number.alone and not number.above(-9) and not number.below(9) and between(number, 3) == "too few items"
+    assert found.change.to_json() == {"mean": pytest.approx(-0.8), "lo": None, "hi": None}
+    same = stats.compare(one, one)
+    for want in ("lower", "higher", "keep"):
+        for compared in (found, same):
+            assert compared is not None
+            verdict = judge(want, ACCURACY, compared)
+            assert verdict is not None and verdict.text == "? unclear" and verdict.moved == 0
+
+
+def test_two_items_or_two_seeds_have_an_interval() -> None:
+    base = stats.sums([rows([0.9, 0.9])], "v")
+    items = stats.compare(stats.sums([rows([0.1, 0.1])], "v"), base)
+    seeds = stats.compare(stats.sums([rows([0.1]), rows([0.3])], "v"), base)
+    assert items is not None and items.change.below(0) and not items.before.alone
+    assert seeds is not None and seeds.before.alone
+    assert (seeds.change.lo, seeds.change.hi) == pytest.approx((-0.8, -0.6)) and seeds.change.below(0)
 
 
 def test_nothing_is_judged_that_the_plan_does_not_want() -> None:
