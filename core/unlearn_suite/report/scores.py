@@ -7,7 +7,7 @@ the two. docs/explanation/scores.md gives the formulas and the reasons.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import hmean
@@ -32,7 +32,8 @@ class Term:
 @dataclass(frozen=True)
 class ArmScore:
     """`family`: what swept arms have in common ("" for none). `left_out`: (label, why) of headline values that
-    cannot count."""
+    cannot count. `draws` [R]: U in each resample. `behind`: U minus that of the arm with the highest, in the same
+    resamples; None for that arm, and where the two have other items or seeds."""
 
     arm: str
     family: str
@@ -42,11 +43,24 @@ class ArmScore:
     forget: tuple[Term, ...]
     keep: tuple[Term, ...]
     left_out: tuple[tuple[str, str], ...]
+    draws: Array
+    behind: Estimate | None = None
 
 
 def arm_scores(problem: ProblemSummary) -> list[ArmScore]:
     """The arms for which all terms of F and R can be computed, in the order of the plan."""
-    return [score for arm in problem.arms if (score := _score(problem, arm)) is not None]
+    found = [score for arm in problem.arms if (score := _score(problem, arm)) is not None]
+    best = max(found, key=lambda score: score.unified.mean, default=None)
+    return [replace(score, behind=_behind(score, best)) if best and score is not best else score for score in found]
+
+
+def _behind(score: ArmScore, best: ArmScore) -> Estimate | None:
+    """Numbers of equally many items and seeds are resampled alike, so the difference is one of pairs."""
+    items = [[(t.measure.arms[s.arm].n, t.measure.arms[s.arm].seeds) for t in s.forget + s.keep] for s in (score, best)]
+    if items[0] != items[1]:
+        return None
+    point = score.unified.mean - best.unified.mean
+    return interval(point, score.draws - best.draws, score.unified.alone or best.unified.alone)
 
 
 def _score(problem: ProblemSummary, arm: str) -> ArmScore | None:
@@ -71,16 +85,17 @@ def _score(problem: ProblemSummary, arm: str) -> ArmScore | None:
     f, r = float(np.mean(f_points)), float(hmean(r_points))
     f_all, r_all = f_draws.mean(axis=0), hmean(r_draws)
     f_alone, r_alone = (any(t.share.alone for t in terms) for terms in (forget, keep))
+    u_all = hmean(np.stack([f_all, r_all]))
     estimates = [
         interval(f, f_all, f_alone),
         interval(r, r_all, r_alone),
-        interval(float(hmean([f, r])), hmean(np.stack([f_all, r_all])), f_alone or r_alone),
+        interval(float(hmean([f, r])), u_all, f_alone or r_alone),
     ]
     if any(e is None for e in estimates):
         return None
     forgotten, retained, unified = (e for e in estimates if e is not None)
     family = _family(problem, arm)
-    return ArmScore(arm, family, forgotten, retained, unified, tuple(forget), tuple(keep), tuple(left_out))
+    return ArmScore(arm, family, forgotten, retained, unified, tuple(forget), tuple(keep), tuple(left_out), u_all)
 
 
 def _family(problem: ProblemSummary, arm: str) -> str:
@@ -190,6 +205,7 @@ def score_json(problem: ProblemSummary, score: ArmScore) -> dict[str, object]:
         "F": score.forgotten.to_json(),
         "R": score.retained.to_json(),
         "U": score.unified.to_json(),
+        "behind": score.behind.to_json() if score.behind else None,
         "forget": terms(score.forget),
         "keep": terms(score.keep),
         "left_out": [{"measure": label, "why": why} for label, why in score.left_out],

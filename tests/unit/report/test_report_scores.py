@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unlearn_suite.report import write_report, write_summary
+from unlearn_suite.report import stats, write_report, write_summary
 from unlearn_suite.report.front import front
 from unlearn_suite.report.judge import ValueInfo
 from unlearn_suite.report.scores import _rule, dominated
@@ -101,6 +101,31 @@ def test_a_score_worked_out_by_hand(tmp_path):
     lo, hi = np.quantile((shares + 0.75) / 2, [0.025, 0.975])
     assert (found["F"]["lo"], found["F"]["hi"]) == pytest.approx((lo, hi), abs=1e-9)
     assert found["left_out"] == []
+
+
+def test_the_difference_from_the_best_arm_is_one_of_pairs(tmp_path):
+    """By resampling four items by hand: each draw's U of both arms, on the same items."""
+    root = make(tmp_path, ENTRIES, {"whole": (1.0, ""), "half": (0.5, ""), "none": (0.0, "")})
+    whole, half, none = scores_of(root).values()
+    assert whole["behind"] is None and whole["U"]["mean"] > half["U"]["mean"]
+    assert half["behind"]["mean"] == pytest.approx(half["U"]["mean"] - whole["U"]["mean"])
+    counts = next(stats.unit_draws(4))
+
+    def unified(mix):
+        terms = []
+        for _, _, _spec, base, after in ENTRIES:
+            now = (1 - mix) * np.array(base, float) + mix * np.array(after, float)
+            terms.append([counts @ np.array(base, float) / 4, counts @ now / 4])
+        (e0, e1), (r0, r1), (k0, k1), (p0, p1) = terms
+        f = (np.clip((e0 - e1) / (e0 - 0.25), 0, 1) + np.clip((r0 - r1) / r0, 0, 1)) / 2
+        kept = 2 / (1 / np.clip((k1 - 0.25) / (k0 - 0.25), 1e-12, 1) + 1 / np.clip(np.exp(p0 - p1), 0, 1))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.nan_to_num(2 / (1 / f + 1 / kept))
+
+    lo, hi = np.quantile(unified(0.5) - unified(1.0), [0.025, 0.975])
+    assert [half["behind"]["lo"], half["behind"]["hi"]] == pytest.approx([lo, hi], abs=1e-9)
+    assert none["behind"]["mean"] == pytest.approx(-whole["U"]["mean"])
+    assert "U − best" in write_report(root).read_text(encoding="utf-8")
 
 
 def test_the_untouched_weights_score_nothing_and_keep_all(tmp_path):
