@@ -16,7 +16,7 @@ from unlearn_suite.runner.progress import NoProgress
 from unlearn_suite.specs import Example
 from unlearn_suite.study import Cell, build_cells
 from unlearn_suite.testing.tiny import save_tiny, tiny_tokenizer
-from unlearn_suite.worker.data_checks import check_examples, check_lengths
+from unlearn_suite.worker.data_checks import check_examples, check_lengths, doubts
 from unlearn_suite.worker.inputs import Inputs, forget_loaded
 
 PLAN = """
@@ -163,3 +163,19 @@ def test_lengths_of_what_is_scored() -> None:
     ):
         with pytest.raises(PlanError, match="'e' has 9 tokens; the model's context is 8"):
             check_lengths(cell("a"), {"a": [example]}, encoder)
+
+
+def test_kept_text_that_is_trained_on_is_told() -> None:
+    entries = [
+        {"name": "ppl", "use": "unlearn-suite/perplexity", "data": role, "want": want}
+        for role, want in (("general", "keep"), ("retain", "keep"), ("forget", "higher"))
+    ]
+    made = cell()
+    made.metrics.extend(entries)
+    rain, sun = Example("r1", "rain falls"), Example("g2", "the sun shines")
+    roles = {"forget": [Example("f1", "a cat")], "retain": [rain], "general": [Example("g1", "rain  falls"), sun]}
+    (told,) = doubts(made, roles)
+    assert "1 of 2 texts of role 'general'" in told and "'g1'" in told and "look kept" in told
+    assert not list(doubts(made, {**roles, "general": [sun]}))
+    (told,) = doubts(made, {**roles, "general": [sun], "forget": [rain]})
+    assert "in role 'forget' and in role 'retain'" in told

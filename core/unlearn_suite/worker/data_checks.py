@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PlanError
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 HELD_OUT = ("held-out", "holdout")
 """roles whose texts must not be among those of the role `forget`"""
+PERPLEXITY = "unlearn-suite/perplexity"
 GROUPS = ("member", "non-member")
 """groups of one role whose texts are compared"""
 
@@ -81,10 +82,22 @@ def _check_ids(examples: Sequence[Example], place: str) -> None:
         seen.add(example.id)
 
 
-def forgotten_and_kept(roles: Roles) -> str:
-    """What to warn of: texts that are to be forgotten and to be kept; "" where there are none."""
+def doubts(cell: Cell, roles: Roles) -> Iterator[str]:
+    """What to warn of: texts that are to be forgotten and to be kept, and text whose perplexity is to be kept that is
+    trained on under another role."""
     both = _in_both(roles.get("forget", ()), roles.get("retain", ()))
-    return f"{len(both)} texts are in role 'forget' and in role 'retain', such as {both[0][0]!r}" if both else ""
+    if both:
+        yield f"{len(both)} texts are in role 'forget' and in role 'retain', such as {both[0][0]!r}"
+    for entry in cell.metrics:
+        role = entry.get("data")
+        if entry["use"] != PERPLEXITY or entry["want"] != "keep" or role == "retain":
+            continue
+        both = _in_both(roles.get("retain", ()), roles[role])
+        if both:
+            yield (
+                f"{len(both)} of {len(roles[role])} texts of role {role!r}, whose perplexity is to be kept, are trained "
+                f"on in role 'retain', such as {both[0][1]!r}: it will look kept"
+            )
 
 
 def _check_leak(one: str, examples: Sequence[Example], other: str, held_out: Sequence[Example], place: str) -> None:

@@ -9,7 +9,7 @@ from ..errors import PlanError, PrerequisiteError
 from ..plugins import blame, load_target
 from ..specs import DatasetSpec, Example
 from ..study import canonical, fingerprint
-from .data_checks import check_examples, forgotten_and_kept
+from .data_checks import check_examples, doubts
 
 if TYPE_CHECKING:
     from ..plugins import Catalog
@@ -41,7 +41,7 @@ class Inputs:
             self.roles[role] = examples
             progress.update(done)
         check_examples(self.cell, self.roles)
-        if told := forgotten_and_kept(self.roles):
+        for told in doubts(self.cell, self.roles):
             progress.warn(told)
         progress.end()
 
