@@ -89,15 +89,13 @@ def doubts(cell: Cell, roles: Roles) -> Iterator[str]:
     if both:
         yield f"{len(both)} texts are in role 'forget' and in role 'retain', such as {both[0][0]!r}"
     for entry in cell.metrics:
-        role = entry.get("data")
+        role = str(entry.get("data"))
         if entry["use"] != PERPLEXITY or entry["want"] != "keep" or role == "retain":
             continue
         both = _in_both(roles.get("retain", ()), roles[role])
         if both:
-            yield (
-                f"{len(both)} of {len(roles[role])} texts of role {role!r}, whose perplexity is to be kept, are trained "
-                f"on in role 'retain', such as {both[0][1]!r}: it will look kept"
-            )
+            count = f"{len(both)} of {len(roles[role])} texts of role {role!r}, whose perplexity is to be kept"
+            yield f"{count}, are trained on in role 'retain', such as {both[0][1]!r}: it will look kept"
 
 
 def _check_leak(one: str, examples: Sequence[Example], other: str, held_out: Sequence[Example], place: str) -> None:
