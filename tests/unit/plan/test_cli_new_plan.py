@@ -36,7 +36,7 @@ def test_it_is_fine_and_tells_every_option(run: Run) -> None:
     assert (code, told) == (0, "a/plan.yaml: fine; next: unlearn-suite run a/plan.yaml\n")
     text = Path("a/plan.yaml").read_text()
     plan = yaml.safe_load(text)
-    assert plan["problems"] == ["everyday-knowledge", "everyday-toxicity"] and plan["seeds"] == [0, 1]
+    assert plan["problems"] == ["everyday-knowledge", {"use": "everyday-toxicity"}] and plan["seeds"] == [0, 1]
     assert list(plan["arms"]) == ["base", "cosine-rmu"]
     config = load_catalog().find("objective", "cosine-rmu").spec.config  # type: ignore[union-attr]
     for option in options(config):
