@@ -22,6 +22,7 @@ NO_DIRECTION = {
     "multiple-choice": "chance is no result; far below it is as bad as above",
     "multiple-choice-robust": "chance is no result; who always picks one letter is consistent",
     "generations": "length",
+    "fluency": "length",
     "toxicity": "length",
 }
 # AUC, after relearning, after rounding: arXiv:2605.24614
@@ -53,7 +54,7 @@ def test_a_metric_says_what_it_is(entry: Entry) -> None:
     assert SOURCE.search(doc), "its docstring has no `Source: ...`"
     if spec.name != "lm-eval":  # its tasks have the formulas
         assert re.search(r"^ {4}.*=", doc, re.M), "its docstring has no formula"
-        for name in spec.values if spec.name not in ("generations", "toxicity", "mia") else ():
+        for name in spec.values if spec.name not in ("generations", "fluency", "toxicity", "mia") else ():
             words = {name, name.rpartition("-")[2], "H" if spec.name == "harmonic-mean" else name}
             assert any(word in doc for word in words) or name == "chance", f"its docstring does not say what {name} is"
     for name, value in spec.values.items():

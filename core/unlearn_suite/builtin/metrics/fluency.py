@@ -38,8 +38,9 @@ class Fluency(Metric[FluencyConfig]):
 
         perplexity = exp( - sum log p_ref(token | prompt, tokens before) / tokens ), over all continuations of a prompt
 
-    Toxicity or recall that fell because the text broke shows here: the reference would not write it.
-    Source: fluency in DExperts, arXiv:2105.03023, whose reference is a larger model.
+    Length, diversity and repetition are those of `generations`. Toxicity or recall that fell because the text broke
+    shows here: the reference would not write it. Source: fluency in DExperts, arXiv:2105.03023, whose reference is a
+    larger model.
     """
 
     def score(self, model: EvalModel, examples: Sequence[Example], seed: int) -> Iterable[Row]:
