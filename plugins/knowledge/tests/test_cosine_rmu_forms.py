@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional
 
 from unlearn_suite import Example, PlanError
@@ -207,3 +208,13 @@ def test_options_that_do_not_go_together(options, words):
 def test_diverse_needs_whole_batches(tmp_path):
     with pytest.raises(PlanError, match="micro_batch"):
         Stage(tmp_path, forget_form="diverse", direction="per_doc", train={"micro_batch": 2})
+
+
+def test_the_topics_directions_are_kept(tmp_path):
+    stage = Stage(tmp_path)
+    kept = load_file(tmp_path / "directions.safetensors")
+    assert set(kept) == {"g0", "g1"}
+    for topic, u in kept.items():
+        assert torch.equal(u, stage.objective.targets.directions[topic])
+    Stage(tmp_path / "hashed", direction="token_hash")
+    assert not (tmp_path / "hashed" / "directions.safetensors").exists()

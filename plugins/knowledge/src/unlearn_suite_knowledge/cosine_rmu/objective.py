@@ -10,7 +10,7 @@ from unlearn_suite import Batch, Loss, LossObjective, ModelShape, Requirements, 
 
 from .config import CosineRmuConfig
 from .meta import MetaGradient
-from .targets import make_targets
+from .targets import TopicTargets, make_targets
 from .terms import Terms
 
 DEPTH = 0.22
@@ -71,6 +71,8 @@ class CosineRmu(LossObjective[CosineRmuConfig]):
 
     def finish(self) -> Scalars:
         self.meta.bite.close()
+        if isinstance(self.targets, TopicTargets) and self.ctx.processes.lead:
+            self.targets.save(self.ctx.artifacts / "directions.safetensors")
         return {}
 
     def state_dict(self) -> dict[str, Any]:

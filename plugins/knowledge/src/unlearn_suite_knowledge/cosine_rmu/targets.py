@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -50,6 +51,12 @@ class TopicTargets:
 
     def __call__(self, batch: Batch) -> Tensor:
         return torch.stack([self.directions[e.group] for e in batch.examples])[:, None]
+
+    def save(self, path: Path) -> None:
+        """One tensor for each topic; "forget" is the topic without a name."""
+        from safetensors.torch import save_file
+
+        save_file({topic or "forget": u.cpu().contiguous() for topic, u in self.directions.items()}, path)
 
     def state_dict(self) -> dict[str, Any]:
         return {"directions": {topic: u.cpu() for topic, u in self.directions.items()}}
