@@ -172,7 +172,18 @@ def test_directions(direction, tmp_path):
         np.testing.assert_allclose(topics["g0"][0][0].numpy(), expected / norm(expected), atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{}, {"forget_form": "diverse", "direction": "token_hash", "retain_form": "kl"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"forget_form": "diverse", "direction": "token_hash", "retain_form": "kl"},
+        {"forget_form": "away", "retain_form": "mse_rmu"},
+        {"forget_form": "both", "direction": "per_doc", "retain_form": "cos"},
+        {"forget_form": "abs", "retain_form": "nll"},
+        {"forget_form": "mse"},
+    ],
+    ids=lambda options: str(options.get("forget_form", "toward")),
+)
 def test_more_padding_and_the_first_token_change_nothing(options, tmp_path):
     stage = Stage(tmp_path, add_bos=True, **options)
     for role, term in (("forget", stage.terms.forget), ("retain", stage.terms.retain), ("forget", stage.terms.norm)):
