@@ -300,3 +300,24 @@ def test_a_biting_attack_wins_back_what_was_forgotten(tmp_path):
 )
 def test_forms_of_meta(meta, kinds):
     assert CosineRmuConfig(meta=meta).kinds == kinds
+
+
+def test_the_weight_of_the_meta_gradient_rises_after_its_start(tmp_path):
+    """gamma_s = gamma clip((s / steps - start) / start, 0, 1), on every `fork_every`-th step only."""
+    options = {"meta_start": 0.25, "meta_weight": 2.0, "fork_every": 3, "inner_loss": "rep"}
+    _, objective, rows, _ = run(tmp_path, steps=16, **options)
+    for step, row in enumerate(rows):
+        gamma = 2.0 * min(max((step / 16 - 0.25) / 0.25, 0.0), 1.0)
+        objective.ctx.step_index = step
+        assert objective.meta.weight() == pytest.approx(gamma)
+        assert ("meta_forget" in row) == (gamma > 0 and step % 3 == 0), step
+
+
+def test_attackers_rates_are_spread_evenly_over_their_logarithm(tmp_path):
+    _, objective, _, _ = run(tmp_path, steps=1, inner_lr=(1e-4, 1e-2), benign_share=0.3, inner_loss="ce")
+    drawn = torch.tensor([math.log10(objective.meta._rate()) for _ in range(2000)])
+    assert drawn.min() >= -4 and drawn.max() <= -2
+    counts = torch.histc(drawn, 4, min=-4, max=-2)
+    assert (counts - 500).abs().max() < 5 * math.sqrt(500 * 0.75)
+    share = sum(objective.meta._is_benign() for _ in range(2000)) / 2000
+    assert share == pytest.approx(0.3, abs=5 * math.sqrt(0.3 * 0.7 / 2000))

@@ -7,9 +7,12 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 
 from unlearn_suite import Example
-from unlearn_suite.testing.tiny import tiny_tokenizer
+from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
 from unlearn_suite_toxicity.probe_directions import probes
 from unlearn_suite_toxicity.probe_directions.config import ProbeDirectionsConfig
 from unlearn_suite_toxicity.probe_directions.directions import Raw, gram_schmidt, measure, raw_axes
@@ -135,3 +138,51 @@ def test_pooling_reads_what_it_says(stage):
         rows = rows.reshape(-1, len(h[0]))
         torch.testing.assert_close(found[block][: len(rows)].double(), rows, rtol=1e-5, atol=1e-5)
         assert len(owners) == len(found[block]) and owners[: len(rows)] == [example] * len(rows)
+
+
+def pooled(model, ctx, examples):
+    """[N, D] float64: block 1's output averaged over the response, by transformers' own pass."""
+    rows = []
+    for batch in ctx.encode("probe", examples).chunks(8):
+        with torch.no_grad():
+            out = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=True)
+        h, mask = out.hidden_states[2].double(), batch.mask("response")[..., None]
+        rows.append(((h * mask).sum(1) / mask.sum(1)).numpy())
+    return np.concatenate(rows)
+
+
+def test_old_and_fresh_probes_are_judged_on_the_trained_model(stage):
+    ran = stage(train={"steps": 6, "lr": 1e-2})
+    ctx, corpus = ran.objective.ctx, ran.objective.steering.corpus
+    parts = [corpus.benign, corpus.toxic, corpus.benign_val, corpus.toxic_val]
+    now, before = ([pooled(model, ctx, part) for part in parts] for model in (ran.model, tiny_model("llama")))
+    y, y_val = (np.repeat([0.0, 1.0], [len(a), len(b)]) for a, b in (parts[:2], parts[2:]))
+    weight = load_file(ran.folder / "artifacts" / "probes.safetensors")["1"].numpy()
+    x, x_val, old_val = np.concatenate(now[:2]), np.concatenate(now[2:]), np.concatenate(before[2:])
+    told = ran.result.closing
+    assert told["auroc_before_1"] == pytest.approx(roc_auc_score(y_val, old_val @ weight))
+    assert told["auroc_old_probe_1"] == pytest.approx(roc_auc_score(y_val, x_val @ weight))
+    mean, std = x.mean(0), x.std(0)
+    std = np.maximum(std, 1e-4 * np.median(std) + 1e-12)
+    fresh = LogisticRegression(C=1e-2, class_weight="balanced", tol=1e-5, max_iter=1000).fit((x - mean) / std, y)
+    expected = roc_auc_score(y_val, fresh.decision_function((x_val - mean) / std))
+    assert told["auroc_fresh_probe_1"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_refresh_adds_the_probe_of_the_model_as_it_is_outside_the_axes_so_far(stage):
+    ran = stage(train={"steps": 5, "lr": 1e-2}, refresh_every=4)
+    steering, ctx = ran.objective.steering, ran.objective.ctx
+    assert steering.rounds == 1
+    # the model at the refresh: the same stage without its last step
+    then = stage(train={"steps": 4, "lr": 1e-2}).model
+    parts = [steering.corpus.benign, steering.corpus.toxic]
+    x = np.concatenate([pooled(then, ctx, part) for part in parts])
+    y = np.repeat([0.0, 1.0], [len(part) for part in parts])
+    first, second = (a.read.double().numpy() for a in steering.directions[1].axes)
+    x = x - np.outer(x @ first, first)
+    mean, std = x.mean(0), x.std(0)
+    std = np.maximum(std, 1e-4 * np.median(std) + 1e-12)
+    probe = LogisticRegression(C=1e-2, class_weight="balanced", tol=1e-5, max_iter=1000).fit((x - mean) / std, y)
+    w = probe.coef_[0] / std
+    w = w - (w @ first) * first
+    assert abs(second @ w) / np.linalg.norm(w) == pytest.approx(1.0, abs=1e-4)
