@@ -216,6 +216,49 @@ def test_readings_are_those_of_the_equations(examples, tmp_path):
     assert rows[-1]["diag_norm_retain_min"] == pytest.approx(float(torch.cat(ratios).min()), rel=1e-5)
 
 
+class Recording(Gentle):
+    """Keeps the weights before its last step."""
+
+    def step(self, batch):
+        self.before = {n: p.detach().clone() for n, p in self.ctx.trainable.items()}
+        return super().step(batch)
+
+
+def test_readings_of_the_update_and_of_forget_text_are_those_of_the_equations(examples, tmp_path):
+    objective = Recording(Config())
+    model, rows, _, _ = run(examples, tmp_path, objective, steps=4, lr=1e-2, length=64)
+    base, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    now, start = ({n: m.get_parameter(n).detach() for n in objective.before} for m in (model, base))
+
+    def norm(tensors):
+        return math.sqrt(sum(float(x.double().square().sum()) for x in tensors))
+
+    size = norm(now[n] - b for n, b in objective.before.items()) / norm(objective.before.values())
+    changed = sum(int((now[n] != b).sum()) for n, b in objective.before.items())
+    assert rows[-1]["diag_update_size"] == pytest.approx(size, rel=1e-5)
+    assert rows[-1]["diag_moved"] == pytest.approx(
+        norm(now[n] - start[n] for n in now) / norm(start.values()), rel=1e-5
+    )
+    assert rows[-1]["diag_changed"] == pytest.approx(changed / sum(p.numel() for p in now.values()))
+    likeness, read = {}, {}
+    for name, m in (("now", model), ("base", base)):
+        pooled = []
+        for example in by_hash(examples["forget"]):
+            ids = torch.tensor([tokenizer(example.text)["input_ids"]])
+            with torch.no_grad():
+                h = m(input_ids=ids, output_hidden_states=True).hidden_states[3][0, 1:].double()
+            pooled.append(h.mean(0))
+            read.setdefault(name, []).append(h.norm(dim=-1))
+        x = torch.nn.functional.normalize(torch.stack(pooled), dim=1)
+        likeness[name] = float(((x @ x.T).sum() - 4) / 12)
+    ratios = torch.cat(read["now"]) / torch.cat(read["base"])
+    assert rows[-1]["diag_norm_forget_mean"] == pytest.approx(float(ratios.mean()), rel=1e-5)
+    assert rows[-1]["diag_norm_forget_min"] == pytest.approx(float(ratios.min()), rel=1e-5)
+    assert rows[-1]["diag_cos_forget"] == pytest.approx(likeness["now"], rel=1e-4)
+    gained = (likeness["now"] - likeness["base"]) / (1 - likeness["base"])
+    assert rows[-1]["diag_cos_forget_gained"] == pytest.approx(gained, rel=1e-3, abs=1e-5)
+
+
 ABOVE = {
     "diag_norm_forget_above": (
         lambda n, p: p.mul_(40.0 if "3.mlp.down" in n else 1.0),
