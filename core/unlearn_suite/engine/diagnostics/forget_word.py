@@ -13,6 +13,8 @@ from ..views import View
 from .detector import ROWS, Alarm, Bench, Detector
 
 WORD = re.compile(r"[^\W\d_]{3,}")
+Worded = tuple[list[Batch], float]
+"""texts after a word each, and the sum of their log-probs in the first model"""
 
 
 class ForgetWord(Detector):
@@ -27,21 +29,38 @@ class ForgetWord(Detector):
         "diag_forget_word": Alarm("a forgotten word makes the kept text after it less likely", at_most=0.05)
     }
 
+    def __init__(self) -> None:
+        self._texts: list[Worded] = []
+        """after a forgotten word, after a kept one"""
+
     def measure(self, bench: Bench) -> Scalars:
+        if not self._texts:
+            self._texts = self._worded(bench)
+        first, other = (_fall(bench, worded) for worded in self._texts)
+        return {"diag_forget_word": math.expm1(min(first - other, 700.0))}
+
+    def _worded(self, bench: Bench) -> list[Worded]:
         kept = [_whole(e) for b in bench.retain for e in b.examples]
         forgotten = [_whole(e) for b in bench.forget for e in b.examples]
         known = {word.lower() for text in kept for word in WORD.findall(text)}
         first = [_longest(forgotten[i % len(forgotten)], known) for i in range(len(kept))]
         other = [_longest(kept[i - 1], set()) for i in range(len(kept))]
-        rise = _fall(bench, first, kept) - _fall(bench, other, kept)
-        return {"diag_forget_word": math.expm1(min(rise, 700.0))}
+        return [_read(bench, words, kept) for words in (first, other)]
 
 
-def _fall(bench: Bench, words: Sequence[str], texts: Sequence[str]) -> float:
-    """How much less likely the texts after these words are than in the first model, nats per token."""
+def _read(bench: Bench, words: Sequence[str], texts: Sequence[str]) -> Worded:
+    """The texts, each after its word, and what the first model makes of them: it reads them once."""
     examples = [Example(str(i), f" {text}", word) for i, (word, text) in enumerate(zip(words, texts, strict=True))]
     batches = [b.to(bench.ctx.device) for b in bench.ctx.encode("worded", examples).chunks(ROWS)]
-    before, now = (sum(_total(view, b) for b in batches) for view in (bench.ctx.reference, bench.ctx.policy))
+    before = sum(_total(bench.ctx.reference, b) for b in batches)
+    bench.ctx.views.clear()
+    return batches, before
+
+
+def _fall(bench: Bench, worded: Worded) -> float:
+    """How much less likely the texts are than in the first model, nats per token."""
+    batches, before = worded
+    now = sum(_total(bench.ctx.policy, b) for b in batches)
     bench.ctx.views.clear()
     return (before - now) / max(sum(int(b.mask("response").sum()) for b in batches), 1)
 

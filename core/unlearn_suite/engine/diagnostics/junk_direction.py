@@ -26,12 +26,20 @@ class JunkDirection(Detector):
         "diag_junk_recovery": Alarm("ablating one direction brings back what was forgotten", at_most=0.5)
     }
 
+    def __init__(self) -> None:
+        self._start: tuple[float, Tensor] | None = None
+        """what the first model makes of the text: it reads it once"""
+
     def measure(self, bench: Bench) -> Scalars:
         ctx = bench.ctx
-        lost = _nll(bench, ctx.policy) - _nll(bench, ctx.reference)
+        if self._start is None:
+            self._start = _nll(bench, ctx.reference), _mean(bench, ctx.reference)
+        start, before = self._start
+        nll = _nll(bench, ctx.policy)
+        lost = nll - start
         if lost <= LOST:
             return {"diag_forget_nll_rise": lost, "diag_junk_recovery": 0.0}
-        now, before = (_mean(bench, view) for view in (ctx.policy, ctx.reference))
+        now = _mean(bench, ctx.policy)
         d = functional.normalize(now - before, dim=0)
         level = before @ d
 
@@ -39,7 +47,7 @@ class JunkDirection(Detector):
             return h - ((h.float() @ d - level)[..., None] * d).to(h.dtype)
 
         edited = ctx.edited({bench.block: ablate})
-        found = _nll(bench, ctx.policy) - _nll(bench, edited)
+        found = nll - _nll(bench, edited)
         edited.clear()
         return {"diag_forget_nll_rise": lost, "diag_junk_recovery": found / lost}
 
