@@ -55,7 +55,9 @@ class OwnStep(Ratio):
     def setup(self, ctx):
         super().setup(ctx)
         texts = ctx.services.memo(
-            "own", {}, lambda: ctx.services.sample(["a ", "the "], n=1, max_new_tokens=4, temperature=1.0, top_p=1.0, seed=0)
+            "own",
+            {},
+            lambda: ctx.services.sample(["a ", "the "], n=1, max_new_tokens=4, temperature=1.0, top_p=1.0, seed=0),
         )
         self.weight = 1.0 + len(texts[0][0]) / 100
 

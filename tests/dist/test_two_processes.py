@@ -68,13 +68,24 @@ EQUAL = {
         "probe-directions", MANY, {"blocks": (1,), "loss": "counterfactual"}, SHORT, arch="gemma3"
     ),
     "ratio, all tensors": own("ratio", train={**SHORT, "batch": 3, "recompute": True}, train_these=ALL),
-    "ratio, all tensors, tied, one row": own("ratio", train={**SHORT, "batch": 1}, train_these=ALL_BUT_KEY_BIAS, arch="gpt2"),
+    "ratio, all tensors, tied, one row": own(
+        "ratio", train={**SHORT, "batch": 1}, train_these=ALL_BUT_KEY_BIAS, arch="gpt2"
+    ),
     "logits": own("logits", train=SHORT, arch="gemma2"),
     "rmu, noise by example": StageCase("rmu", EXAMPLES, {"block": 2, "rna_noise": 0.5}, {**SHORT, "batch": 3}),
     "elm, one row": StageCase("elm", EXAMPLES, {"concept": "hats", "top_k": 5}, {**SHORT, "batch": 1}),
+    # losses that compare the rows of a batch
+    "repnoise, odd rows": StageCase("repnoise", EXAMPLES, {}, {**SHORT, "batch": 3}),
+    "orth-circuit-breakers, odd rows": StageCase(
+        "orth-circuit-breakers", EXAMPLES, {}, {**SHORT, "batch": 3}, displaced=True
+    ),
+    "flat as published, one row": StageCase("flat", EXAMPLES, {"legacy": True}, {**SHORT, "batch": 1}),
     "whp, one row": StageCase("whp", EXAMPLES, {}, {**SHORT, "batch": 1}),
     "own step, all weights attacked": replace(
         own("own-step", train={**SHORT, "micro_batch": 2}, arch="gpt_neox"), options={"moves": "all"}
+    ),
+    "own step, fresh adapters attacked": replace(
+        own("own-step", train={**SHORT, "recompute": True}), options={"moves": "lora"}
     ),
     # differences of float32 gradients: less exact on any number of processes
     "own step, second order": replace(
@@ -82,7 +93,7 @@ EQUAL = {
     ),
     "bf16": replace(own("ratio", train=SHORT, dtype="bfloat16"), tolerance=2e-2),
 }
-REFUSED = {"exact": {"order": "exact"}, "lora": {"moves": "lora"}}
+REFUSED = {"exact": {"order": "exact"}}
 RESUMED = own("own-step", train={"steps": 3, "save_every": 1})
 
 

@@ -21,9 +21,11 @@ from .batch import Batch, RoleData, encode
 from .distributed import Processes
 from .edits import Edit, EditedView
 from .fitting import Start, until_it_fits
+from .gathering import gathered
 from .objective import Loss, Scalars
 from .optim import Optimizer, global_norm
 from .shape import ModelShape
+from .shards import placed_like, whole
 from .stage_report import StageReport
 from .views import ModelViews, View
 
@@ -168,15 +170,38 @@ class StageContext:
                 hint="set compute.devices to 1",
             )
 
-    def require_whole_batch(self, why: str) -> None:
+    def require_whole_batch(self, why: str, *, gathers: bool = False) -> None:
         """Raise `PlanError` on several devices or with `micro_batch`, and never cut a batch when memory runs out.
 
-        `why`: "repnoise compares the examples of a batch", say.
+        `why`: "repnoise compares the examples of a batch", say. `gathers`: the loss reads the rows of all devices, with
+        `rows`, and may run on several.
         """
-        self.require_one_device(why)
+        if not gathers:
+            self.require_one_device(why)
         if self.train.micro_batch is not None:
             raise PlanError(f"{why}, which micro_batch cuts", code="micro-batch", hint="leave micro_batch out")
         self.whole_batch = True
+
+    def rows(self, batch: Batch, x: Tensor) -> Tensor:
+        """Values [n, ...] of the rows of a drawn batch, of which this process has a share -> [N, ...] of all its rows.
+
+        For a loss that compares them; gradients go back to each row. Where shares are of different width ([n, T, ...])
+        zeros fill them up. Every process has the same [N, ...], so a loss made of them counts once on each: divide
+        it by `batch.shares`.
+        """
+        if self.processes.size == 1:
+            return x
+        return gathered(x if batch.counted else x[:0])
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """The whole of a tensor that is spread over several devices (one of `trainable`, or a gradient), on each of
+        them; any other as it is."""
+        return whole(tensor)
+
+    def placed(self, value: Tensor, like: Tensor) -> Tensor:
+        """A whole tensor cut as `like` is, which has the same shape: `p.copy_(ctx.placed(edited, p))`."""
+        cut: Tensor = placed_like(value, like)
+        return cut
 
     def encode(self, role: str, examples: Sequence[Example]) -> RoleData:
         """Examples as a role of their own, cut and ordered as the stage's are.

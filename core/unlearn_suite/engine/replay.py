@@ -111,6 +111,11 @@ class Replay:
                 return functional_call(self.model, dict(params), (), kwargs).logits
             return self.model(**kwargs).logits
 
+    @contextmanager
+    def lent(self, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+        """Inside, these parameters have been added to modules of the model, under these names."""
+        yield
+
     def trains_head(self) -> bool:
         """Whether a tensor that `head` reads is trained (a tied embedding is one)."""
         outside = (child for child in self.model.children() if all(m is not self.base for m in child.modules()))

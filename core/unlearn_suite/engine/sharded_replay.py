@@ -40,6 +40,12 @@ class ShardedReplay(Replay):
         with self.weights.placed(params or {}):
             return super().head(last_hidden)
 
+    @contextmanager
+    def lent(self, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+        """They are whole on every process, and their gradients sums over the processes."""
+        with self.weights.beside(self.model, parameters):
+            yield
+
     def _call_base(self, batch: Batch, params: Mapping[str, Tensor] | None) -> Any:
         self._originals = params
         with self.weights.placed(self.weights.tensors(None, params)):

@@ -137,6 +137,19 @@ class ShardedWeights:
             for (module, leaf, _), parameter in zip(places, before, strict=True):
                 module._parameters[leaf] = parameter
 
+    @contextmanager
+    def beside(self, model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+        """Inside, parameters that were added to modules of the model are among those that are whole everywhere."""
+        for name, parameter in parameters.items():
+            path, _, leaf = name.rpartition(".")
+            self._places[name], self._shards[name] = [(model.get_submodule(path), leaf)], parameter
+            self.group_of[name] = None
+        try:
+            yield
+        finally:
+            for name in parameters:
+                del self._places[name], self._shards[name], self.group_of[name]
+
     def dissolve(self) -> None:
         """An ordinary model again, whole on every process, with the present values."""
         for key in list(self._holders):

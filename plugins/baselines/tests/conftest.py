@@ -94,6 +94,7 @@ def toy() -> Any:
             policy=GivenView(dict(logits), dict(h)),
             reference=GivenView(dict(base), dict(h0)),
             step_index=3,
+            rows=lambda batch, x: x,
             train=SimpleNamespace(steps=10, batch=3),
             generator=torch.Generator().manual_seed(0),
             device=torch.device("cpu"),

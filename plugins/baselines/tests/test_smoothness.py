@@ -35,6 +35,7 @@ class Quadratic(NpoSam):
             trainable={"w": self.w},
             global_norm=lambda tensors: torch.stack([t.norm() for t in tensors]).norm(),
             generator=torch.Generator().manual_seed(0),
+            placed=lambda value, like: value,
         )
 
     def _gradient(self, forget: Any) -> Any:

@@ -79,9 +79,8 @@ class Adversary:
         `sgd_norm` the length of a step relative to the tensors moved. `rank` is that of `lora` adapters. Inside, the
         policy is the attacked model and the reference what it always was; afterwards all is as it was before.
 
-        Raises `PlanError`: `attack-devices` for `lora` on several devices, `lora-tensor` when no adapter has a place.
+        Raises `PlanError` (`lora-tensor`) when no adapter has a place.
         """
-        self._check_devices(tensors == "lora", "fresh adapters")
         with part("attack") as cost, opened(self._views, tensors, rank, self._generator) as space:
             walk = Walk(space, inner_loss, steps, Rule(space, optimizer, lr), self._total)
             try:
@@ -110,8 +109,8 @@ class Adversary:
         """
         if order != "first":
             self._check_second_order(order, optimizer)
-        self._check_devices(order == "exact", "exact second-order gradients")
         if order == "exact":
+            self._check_devices()
             return self._exact(inner_loss, outer_loss, lr, readouts, optimizer, tensors, rank)
         with self.walk(inner_loss, steps=max(readouts), lr=lr, optimizer=optimizer, tensors=tensors, rank=rank) as walk:
             if order == "first":
@@ -169,12 +168,12 @@ class Adversary:
         }
         return Attack(whole, inner, outer, displacement)
 
-    def _check_devices(self, wanted: bool, what: str) -> None:
-        if wanted and self._views.replay.is_sharded:
+    def _check_devices(self) -> None:
+        if self._views.replay.is_sharded:
             raise PlanError(
-                f"{what} of a simulated attack are not supported on several devices",
+                "exact second-order gradients of a simulated attack are not supported on several devices",
                 code="attack-devices",
-                hint="set compute.devices to 1, or choose another kind of attack",
+                hint="set compute.devices to 1, or take finite differences",
             )
 
     def _check_second_order(self, order: Order, optimizer: InnerOptimizer) -> None:

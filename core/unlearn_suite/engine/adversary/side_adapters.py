@@ -42,6 +42,7 @@ def side_adapters(replay: Replay, rank: int, generator: torch.Generator) -> Iter
             stack.callback(delattr, module, B_NAME)
             stack.callback(module.register_forward_hook(_add).remove)
             found |= {f"{path}.{A_NAME}": a, f"{path}.{B_NAME}": b}
+        stack.enter_context(replay.lent(found))
         yield found
 
 
@@ -63,7 +64,8 @@ def _pair(module: nn.Module, rank: int, generator: torch.Generator) -> tuple[nn.
     weight = module.get_parameter("weight")
     outputs, inputs = weight.shape if isinstance(module, nn.Linear) else weight.shape[::-1]
     drawn = (2.0 * torch.rand(rank, inputs, generator=generator) - 1.0) / math.sqrt(inputs)
-    return nn.Parameter(drawn.to(weight)), nn.Parameter(weight.new_zeros(outputs, rank))
+    drawn = drawn.to(weight.device, weight.dtype)
+    return nn.Parameter(drawn), nn.Parameter(drawn.new_zeros(outputs, rank))
 
 
 def _add(module: nn.Module, given: tuple[Any, ...], output: Tensor) -> Tensor:

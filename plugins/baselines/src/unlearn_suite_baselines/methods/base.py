@@ -34,8 +34,11 @@ class ForgetRetain(TokenObjective[R]):
         raise NotImplementedError
 
     def requirements(self, shape: ModelShape) -> Requirements:
-        base = self.reads_base or (self.config.retain == "kl" and self.config.alpha > 0)
-        return Requirements(chosen(shape, self.config), reads=-1, logits=True, reference=base)
+        return Requirements(chosen(shape, self.config), reads=-1, logits=True, reference=self.compares())
+
+    def compares(self) -> bool:
+        """Whether the base model is read."""
+        return self.reads_base or (self.config.retain == "kl" and self.config.alpha > 0)
 
     def loss(self, batch: Mapping[str, Batch]) -> Loss:
         parts, weights = {"forget": self.forget(batch["forget"])}, {"forget": self.config.gamma}

@@ -98,7 +98,8 @@ class Cir(LossObjective[CirConfig]):
         for name, (v, u) in self.components.items():
             p = self.ctx.trainable[name]
             if p.grad is not None:
-                p.grad = collapsed(p.grad, v, u, spy.is_transposed(self.ctx, name))
+                g = collapsed(self.ctx.whole(p.grad), v, u, spy.is_transposed(self.ctx, name))
+                p.grad = self.ctx.placed(g, p)
         return {**scalars, **(self.ctx.update() if self.config.rate is None else self._move(self.config.rate))}
 
     @torch.no_grad()

@@ -74,7 +74,7 @@ class OrthCircuitBreakers(Rerouting[OrthCircuitBreakersConfig]):
 
     def setup(self, ctx: StageContext) -> None:
         super().setup(ctx)
-        ctx.require_whole_batch("orth-circuit-breakers compares the examples of a batch")
+        ctx.require_whole_batch("orth-circuit-breakers compares the examples of a batch", gathers=True)
 
     def loss(self, batch: Mapping[str, Batch]) -> Loss:
         s = self.ctx.step_index / self.ctx.train.steps
@@ -84,20 +84,24 @@ class OrthCircuitBreakers(Rerouting[OrthCircuitBreakersConfig]):
             {
                 "forget": self.rerouted(f, h),
                 "retain": self.held_still(batch["retain"]),
-                "orth": average([apart(f, h[b]) for b in self.targets]),
+                "orth": average([self._apart(f, h[b]) for b in self.targets]),
             },
             {"forget": c.remove * (1 - 0.25 * s), "retain": c.retain * s, "orth": c.orth * s},
         )
 
+    def _apart(self, f: Batch, h: Tensor) -> Tensor:
+        mask = f.mask("content")
+        length = mask.sum(1).clamp_min(1)
+        pooled = h.float().masked_fill(~mask[..., None], 0.0).sum(1) / length[:, None]
+        return apart(self.ctx.rows(f, pooled), self.ctx.rows(f, length)) / f.shares
 
-def apart(batch: Batch, h: Tensor) -> Tensor:
-    """Mean over pairs of examples of relu(cos) of their pooled activations, times the mean length; 0 for no pair."""
-    mask = batch.mask("content")
-    length = mask.sum(1).clamp_min(1)
-    pooled = h.float().masked_fill(~mask[..., None], 0.0).sum(1) / length[:, None]
+
+def apart(pooled: Tensor, length: Tensor) -> Tensor:
+    """Mean over pairs of examples of relu(cos) of their pooled activations [N, D], times the mean length [N]; 0 for no
+    pair."""
     n = len(pooled)
     cos = losses.cosine(pooled[:, None].expand(n, n, -1), pooled[None])
-    others = ~torch.eye(n, dtype=torch.bool, device=h.device)
+    others = ~torch.eye(n, dtype=torch.bool, device=pooled.device)
     return cos.clamp_min(0.0)[others].sum() / max(n * (n - 1), 1) * length.float().mean()
 
 

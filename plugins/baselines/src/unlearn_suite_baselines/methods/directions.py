@@ -71,10 +71,11 @@ class Removal(Objective[C]):
         removed = 0.0
         for name, p in self.ctx.trainable.items():
             rows = p.ndim == 1 or self._is_embedding(name) or spy.is_transposed(self.ctx, name)
-            w = p.float() if rows else p.float().T  # [..., D]: the residual stream last
+            now = self.ctx.whole(p).float()
+            w = now if rows else now.T  # [..., D]: the residual stream last
             edited = without(w, v, self.config.strength)
             removed += float((w - edited).square().sum())
-            p.copy_(edited if rows else edited.T)
+            p.copy_(self.ctx.placed(edited if rows else edited.T, p))
         self.ctx.policy.clear()
         return removed**0.5
 

@@ -24,20 +24,22 @@ class Flat(TokenObjective[FlatConfig]):
         super().setup(ctx)
         c = self.config
         if c.legacy:
-            ctx.require_whole_batch("flat with `legacy` averages over the answers of a batch")
+            ctx.require_whole_batch("flat with `legacy` averages over the answers of a batch", gathers=True)
         self.pairs = Pairs(ctx, lambda e: [against(e, c.prompt_share, pick(e.id, c.refusals))])
 
     def loss(self, batch: Mapping[str, Batch]) -> Loss:
         f = batch["forget"]
-        wanted, unwanted = self._probability(self.pairs.partner(f)), self._probability(f)
+        wanted, unwanted = self._probability(f, self.pairs.partner(f)), self._probability(f, f)
         return Loss({"forget": f.mean_examples(DIVERGENCE[self.config.divergence](wanted, unwanted))})
 
-    def _probability(self, batch: Batch) -> Tensor:
-        """[B]: mean probability of the answer's tokens; `legacy`: the mean over all positions of all rows, B times."""
-        p = batch.sum_per_example(self.ctx.policy.token_logprobs(batch, "response").exp())
+    def _probability(self, f: Batch, answers: Batch) -> Tensor:
+        """[B]: mean probability of the tokens of the answers to `f`; `legacy`: the mean over all positions of all rows,
+        B times."""
+        p = self.ctx.policy.token_logprobs(answers, "response").exp()
         if not self.config.legacy:
-            return p / lengths(batch)
-        return (p.mean() / (batch.input_ids.shape[1] - 1)).expand_as(p)
+            return answers.sum_per_example(p) / lengths(answers)
+        everywhere = self.ctx.rows(f, p.float().masked_fill(~answers.mask("response"), 0.0))
+        return everywhere[:, 1:].mean().expand(len(p))
 
 
 DIVERGENCE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -55,12 +55,12 @@ class Iti(Objective[ItiConfig]):
 
     def _shift(self, weight: str, head: int, forget: Tensor, retain: Tensor) -> None:
         v, sigma = along(forget, retain)
-        w = dict(self.ctx.views.replay.model.named_parameters())[weight].float()
+        w = self.ctx.whole(self.ctx.views.replay.model.get_parameter(weight)).float()
         columns = w if spy.is_transposed(self.ctx, weight) else w.T  # [in, out]
         width = len(v)
         moved = (self.config.alpha * sigma * v).to(w.device) @ columns[head * width : (head + 1) * width]
         bias = self.ctx.trainable[weight.removesuffix("weight") + "bias"]
-        bias.add_(moved.to(bias.dtype))
+        bias.add_(self.ctx.placed(moved.to(bias.dtype), bias))
 
 
 def direction(forget: Tensor, retain: Tensor) -> Tensor:

@@ -75,11 +75,15 @@ class NpoSam(Objective[NpoSamConfig]):
     def _rs(self, forget: Mapping[str, Batch], g: Named) -> Named:
         mean = {name: torch.zeros_like(x) for name, x in g.items()}
         for _ in range(self.config.draws):
-            z = {n: torch.randn(x.shape, generator=self.ctx.generator).to(x.device, x.dtype) for n, x in g.items()}
+            z = {name: self._noise_like(x) for name, x in g.items()}
             with self._moved(z, self.config.rho):
                 for name, x in self._gradient(forget)[1].items():
                     mean[name] += x / self.config.draws
         return mean
+
+    def _noise_like(self, x: Tensor) -> Tensor:
+        drawn = torch.randn(x.shape, generator=self.ctx.generator)
+        return self.ctx.placed(drawn.to(x.device, x.dtype), x)
 
     def _gp(self, forget: Mapping[str, Batch], g: Named) -> Named:
         """grad (L + rho |g|) = g + rho H g / |g|."""

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unlearn_suite import Batch, Loss, ModelShape, Requirements, Scalars, StageContext
+from unlearn_suite import Batch, Loss, Scalars, StageContext
 
 from ..cards.pdu import PduConfig
 from .base import ForgetRetain, nll, retain_loss
 from .everywhere import piece_mean, unshifted
-from .trained import chosen
 
 SETUP_BATCHES = 4
 
@@ -21,10 +20,9 @@ SETUP_BATCHES = 4
 class Pdu(ForgetRetain[PduConfig]):
     """cards/pdu.py"""
 
-    def requirements(self, shape: ModelShape) -> Requirements:
+    def compares(self) -> bool:
         """`kl` reads the base model whatever lambda begins with."""
-        base = self.config.retain == "kl"
-        return Requirements(chosen(shape, self.config), reads=-1, logits=True, reference=base)
+        return self.config.retain == "kl"
 
     def setup(self, ctx: StageContext) -> None:
         super().setup(ctx)

@@ -25,27 +25,33 @@ class RepNoise(LossObjective[RepNoiseConfig]):
 
     def setup(self, ctx: StageContext) -> None:
         super().setup(ctx)
-        ctx.require_whole_batch("repnoise compares the examples of a batch")
+        ctx.require_whole_batch("repnoise compares the examples of a batch", gathers=True)
 
     def loss(self, batch: Mapping[str, Batch]) -> Loss:
         f, policy, last = batch["forget"], self.ctx.policy, self.ctx.shape.n_blocks - 1
         blocks = sorted({*range(last, -1, -self.config.every)})
         h = policy.hidden(f, blocks)
         twins = [policy.with_hidden(f, last, h[b]) for b in blocks[:-1]]
-        ascended = average([nll(policy, twin) for twin in [*twins, f]])
+        ascended = average([self._nll(twin) for twin in [*twins, f]])
         return Loss(
             {
                 "retain": nll(policy, batch["retain"]),
                 "noise": average([self._noise(f, h[b]) for b in blocks]),
-                "ascent": -torch.log1p(ascended),
+                "ascent": -torch.log1p(ascended) / f.shares,
             },
             {"noise": self.config.beta, "ascent": self.config.alpha},
         )
 
+    def _nll(self, twin: Batch) -> Tensor:
+        """Mean next-token loss over the response tokens of the whole batch, on every device."""
+        sums = twin.sum_per_example(-self.ctx.policy.token_logprobs(twin, "response"))
+        return self.ctx.rows(twin, sums).sum() / max(twin.totals.response, 1.0)
+
     def _noise(self, f: Batch, h: Tensor) -> Tensor:
-        mask = f.mask("response")[..., None]
-        noise = torch.randn(h.shape, generator=self.ctx.generator).to(h.device)
-        return mmd((h.float() * mask).flatten(1), (noise * mask).flatten(1))
+        mask = f.mask("response")[..., None].float()
+        x, mask = self.ctx.rows(f, h.float() * mask), self.ctx.rows(f, mask)
+        noise = torch.randn(x.shape, generator=self.ctx.generator).to(h.device)
+        return mmd(x.flatten(1), (noise * mask).flatten(1)) / f.shares
 
 
 def mmd(x: Tensor, y: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ def apply(ctx: StageContext, directions: dict[int, Direction], strength: float) 
         for block, direction in directions.items():
             for kind in ("mlp_out", "attn_out"):
                 weight = ctx.trainable[ctx.shape.select(kind, [block])[0]]
-                weight.copy_(without(weight.float(), direction.axes, strength, transposed=transposed))
+                edited = without(ctx.whole(weight).float(), direction.axes, strength, transposed=transposed)
+                weight.copy_(ctx.placed(edited, weight))
     ctx.views.clear()
 
 
