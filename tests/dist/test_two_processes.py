@@ -79,6 +79,9 @@ EQUAL = {
     "orth-circuit-breakers, odd rows": StageCase(
         "orth-circuit-breakers", EXAMPLES, {}, {**SHORT, "batch": 3}, displaced=True
     ),
+    "cosine-rmu, diverse, odd rows": StageCase(
+        "cosine-rmu", EXAMPLES, {**META, "forget_form": "diverse", "direction": "per_doc"}, {**SHORT, "batch": 3}
+    ),
     "flat as published, one row": StageCase("flat", EXAMPLES, {"legacy": True}, {**SHORT, "batch": 1}),
     "whp, one row": StageCase("whp", EXAMPLES, {}, {**SHORT, "batch": 1}),
     "own step, all weights attacked": replace(

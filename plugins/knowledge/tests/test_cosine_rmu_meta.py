@@ -18,6 +18,7 @@ from unlearn_suite.engine.loop import StageJob, run_stage
 from unlearn_suite.specs import Train
 from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
 from unlearn_suite_knowledge.cosine_rmu.config import CosineRmuConfig
+from unlearn_suite_knowledge.cosine_rmu.draws import inner_rate
 from unlearn_suite_knowledge.cosine_rmu.objective import CosineRmu
 
 BLOCK, STEPS = 2, 4
@@ -200,7 +201,7 @@ def test_whole_stages_change_the_named_tensors_only_and_resume_to_the_same_bits(
     assert len(later) == STEPS - 1
     for name, p in resumed.named_parameters():
         assert torch.equal(p, model.get_parameter(name)), name
-    assert again.retain_weight == objective.retain_weight
+    assert again.weight.value == objective.weight.value
 
 
 def test_the_retain_weight_follows_its_equation(tmp_path):
@@ -211,7 +212,7 @@ def test_the_retain_weight_follows_its_equation(tmp_path):
         assert row["retain_weight"] == pytest.approx(a)
         assert row["loss"] == pytest.approx(row["forget"] + a * row["retain"] + 0.1 * row["norm"], rel=1e-5)
         a = max(a + 500.0 * (row["retain"] - 0.002), 0.0)
-    assert objective.retain_weight == pytest.approx(a)
+    assert objective.weight.value == pytest.approx(a)
     assert max(row["retain_weight"] for row in rows) > 3.0 > min(row["retain_weight"] for row in rows)
 
 
@@ -315,7 +316,7 @@ def test_the_weight_of_the_meta_gradient_rises_after_its_start(tmp_path):
 
 def test_attackers_rates_are_spread_evenly_over_their_logarithm(tmp_path):
     _, objective, _, _ = run(tmp_path, steps=1, inner_lr=(1e-4, 1e-2), benign_share=0.3, inner_loss="ce")
-    drawn = torch.tensor([math.log10(objective.meta._rate()) for _ in range(2000)])
+    drawn = torch.tensor([math.log10(inner_rate(objective.ctx, objective.config)) for _ in range(2000)])
     assert drawn.min() >= -4 and drawn.max() <= -2
     counts = torch.histc(drawn, 4, min=-4, max=-2)
     assert (counts - 500).abs().max() < 5 * math.sqrt(500 * 0.75)

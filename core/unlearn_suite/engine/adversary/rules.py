@@ -9,11 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from ..optim import global_norm
+from ..shards import whole
 from .space import Space
 
 InnerOptimizer = Literal["sgd", "sgd_norm", "adamw"]
 """gradient steps; steps of a length relative to the tensors moved; AdamW from a fresh state, without weight decay"""
 TINY = 1e-12
+
+
+def inner_product(x: Mapping[str, Tensor], y: Mapping[str, Tensor]) -> float:
+    """Sum of x * y over all entries of the tensors that both have, sharded or not; in float32 or finer."""
+    return sum(float(whole((_fine(x[n]) * _fine(y[n])).sum())) for n in x if n in y)
 
 
 class Rule:
@@ -49,3 +55,25 @@ class Rule:
             for name, master in self._masters.items():
                 if master is not self._moved[name]:
                     self._moved[name].copy_(master)
+
+    def finest(self) -> Mapping[str, Tensor]:
+        """{name: the float32 master where there is one, else the moved tensor}: what no step is lost in."""
+        return self._masters
+
+    def slope(self, taken: Mapping[str, Tensor], part: Mapping[str, Tensor], outer: Mapping[str, Tensor]) -> float:
+        """d/dt of an outer loss at psi = z - c g, g = taken + t part, at t = 0; `outer` is its gradient at psi.
+
+        c = lr: -c <outer, part>. c = lr |z_0| / |g|: the step turns and keeps its length, so what `part` has along it
+        drops out, -c (<outer, part> - <outer, g> <g, part> / |g|^2). Not for AdamW.
+        """
+        assert self._adamw is None, "no slope through AdamW"
+        along = inner_product(outer, part)
+        if not self._normalised:
+            return -self._size * along
+        square = max(float(global_norm(taken.values())), TINY) ** 2
+        along -= inner_product(outer, taken) * inner_product(taken, part) / square
+        return -self._size / square**0.5 * along
+
+
+def _fine(t: Tensor) -> Tensor:
+    return t.to(torch.promote_types(t.dtype, torch.float32))

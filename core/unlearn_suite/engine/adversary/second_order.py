@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from ..optim import global_norm
-from ..shards import whole
-from .rules import TINY
+from .rules import TINY, inner_product
 from .space import Space
 from .walk import InnerLoss, Walk, gradients
 
@@ -116,7 +115,7 @@ def _back_one_step(
     size, along = lr, 0.0
     if norm:
         length = max(float(global_norm(taken.values())), TINY)
-        share = sum(float(whole((taken[n] * d[n]).sum())) for n in d) / length
+        share = inner_product(d, taken) / length
         zero = {n: torch.zeros_like(g) for n, g in taken.items()}
         d = {n: d.get(n, zero[n]) - share / length * taken[n] for n in taken}
         size, along = lr * space.scale() / length, -lr * share

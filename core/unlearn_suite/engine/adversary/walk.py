@@ -50,3 +50,16 @@ class Walk:
     def displacement(self) -> float:
         """|psi_k - psi_0| / |psi_0| over the moved tensors."""
         return self.space.displacement()
+
+    def back(self) -> dict[str, Tensor]:
+        """psi_0 - psi_k by name, float32 or finer: Reptile's gradient. A descent step along it goes towards psi_k."""
+        start = self.space.start
+        return {n: start[n].to(p.dtype) - p.detach() for n, p in self.rule.finest().items()}
+
+    def slope(self, taken: Mapping[str, Tensor], part: Mapping[str, Tensor], outer: Mapping[str, Tensor]) -> float:
+        """Derivative of an outer loss after one step in the weight of a part of the inner loss, by gradients.
+
+        `taken`: what `step` returned; `part`: of that part alone, where the step began; `outer`: of the outer loss,
+        after the step. `sgd` and `sgd_norm` only.
+        """
+        return self.rule.slope(taken, part, outer)

@@ -49,26 +49,27 @@ class CosineRmuConfig(Config):
     meta: Literal["none"] | Meta | tuple[Meta, ...] = "relearn"
     """one or a list of: relearn (the forget loss must also be low after simulated relearning), benign (also after
     fine-tuning on retain text), generalise (an unlearning step on some facts must help on others), weight (a is
-    adapted until L_R is `retain_target`)"""
+    adapted by `weight_rule`)"""
     meta_weight: float = Field(1.0, ge=0)
     """gamma: weight of the meta-gradient, which is clipped to the norm of the plain forget gradient"""
     meta_start: float = Field(0.3, ge=0, lt=1)
     """share of the steps before the meta-gradient sets in; it is at full weight after as much again"""
     fork_every: int = Field(1, ge=1)
-    """steps between two meta-gradients"""
-    order: Literal["first", "finite-difference", "exact"] = "first"
-    """of the meta-gradient: without the Hessians of the inner steps; with them by central differences; exactly
-    (tiny models). The last two need fp32 and `sgd` or `sgd_norm`"""
+    """steps between two meta-gradients, or between two changes of a by `weight_rule: bilevel`"""
+    order: Literal["first", "finite-difference", "exact", "reptile"] = "first"
+    """of the meta-gradient: first (without the Hessians of the inner steps), finite-difference (with them, by central
+    differences), exact (tiny models); both need fp32 and `sgd` or `sgd_norm`. reptile (only with `generalise`): none,
+    but phi - psi_K, the way of `inner_steps` unlearning steps on L_F, gone backwards"""
     inner_steps: int = Field(4, ge=0)
-    """K: steps of the simulated attacker (0: no attack)"""
+    """K: steps of the simulated attacker, or of `order: reptile` (0: none, and no such meta-gradient)"""
     inner_loss: Literal["ce", "rep"] = "ce"
     """what relearning minimises: next-token loss on forget text; or (cheap, nothing above `block` is run) the
     relative distance of its activations to the base model's"""
     inner_optimizer: Literal["sgd", "sgd_norm", "adamw"] = "sgd_norm"
     """plain or normalised gradient steps, or AdamW from a fresh state"""
     inner_lr: tuple[float, float] = (1e-3, 5e-3)
-    """range the attacker's rate is drawn from (log-uniform): relative displacement per step for `sgd_norm`,
-    learning rate for `sgd` and `adamw`"""
+    """range the rate of inner and virtual steps is drawn from (log-uniform): relative displacement per step for
+    `sgd_norm`, learning rate for `sgd` and `adamw`"""
     inner_tensors: Literal["same", "lora", "all"] = "same"
     """what the attacker moves: the trained tensors, fresh adapters on every linear map, or every weight"""
     inner_rank: int = Field(8, ge=1)
@@ -76,10 +77,19 @@ class CosineRmuConfig(Config):
     benign_share: float = Field(0.25, ge=0, le=1)
     """share of relearn's attacks that fine-tune on retain text instead of forget text (`rep`: only when `meta`
     lists benign as well, as such text has nothing to win back there)"""
+    weight_rule: Literal["dual", "bilevel"] = "dual"
+    """how `weight` adapts a: dual (up while L_R is above `retain_target`, else down), bilevel (down the slope of
+    V = L_F + c L_R on held-out text after a virtual unlearning step; needs `sgd` or `sgd_norm`)"""
     retain_target: float = Field(0.01, ge=0)
-    """epsilon: the L_R that `weight` aims at"""
+    """epsilon: the L_R that `dual` aims at"""
     retain_weight_lr: float = Field(100.0, gt=0)
-    """eta_a: `weight` adds this times (L_R - epsilon) to a after every step; a is never below 0"""
+    """eta_a: `dual` adds this times (L_R - epsilon) to a after every step; a is never below 0"""
+    validation_share: float = Field(0.2, gt=0, lt=1)
+    """share of the units of forget and retain text that `bilevel` reads V on, and that are not trained on"""
+    validation_weight: float | None = Field(None, gt=0)
+    """c: what held-out L_R counts against held-out L_F in V (none: `retain_weight`)"""
+    validation_lr: float = Field(0.1, gt=0)
+    """eta_v: the most by which log a changes at a time under `bilevel`; a stays within 100 times of where it began"""
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -90,6 +100,20 @@ class CosineRmuConfig(Config):
     @property
     def attacks(self) -> bool:
         return bool(self.kinds & {"relearn", "benign"}) and self.inner_steps > 0
+
+    @property
+    def generalises(self) -> bool:
+        return "generalise" in self.kinds and (self.order != "reptile" or self.inner_steps > 0)
+
+    @property
+    def bilevel(self) -> bool:
+        """Whether a follows a validation split."""
+        return "weight" in self.kinds and self.weight_rule == "bilevel"
+
+    @property
+    def trade_off(self) -> float:
+        """c"""
+        return self.retain_weight if self.validation_weight is None else self.validation_weight
 
     @property
     def reads_logits(self) -> bool:
@@ -105,11 +129,24 @@ class CosineRmuConfig(Config):
             raise ValueError("inner_lr must be two positive rates, the smaller first")
         if not isinstance(self.meta, str) and len(set(self.meta)) < max(len(self.meta), 1):
             raise ValueError("meta as a list names each reading once; for no meta-learning write none")
-        if self.order != "first" and self.inner_optimizer == "adamw":
+        if self.order == "reptile":
+            if "generalise" not in self.kinds or self.kinds & {"relearn", "benign"}:
+                raise ValueError("order: reptile needs meta: generalise, without relearn and benign")
+        elif self.order != "first" and self.inner_optimizer == "adamw":
             raise ValueError(f"order: {self.order} goes through sgd or sgd_norm, not through adamw")
+        if self.weight_rule == "bilevel":
+            self._check_bilevel()
         if self.forget_form == "diverse" and self.direction not in ("token_hash", "per_doc"):
             raise ValueError("forget_form: diverse contradicts one shared direction; use token_hash or per_doc")
         return self
+
+    def _check_bilevel(self) -> None:
+        if "weight" not in self.kinds:
+            raise ValueError("weight_rule: bilevel needs weight in meta")
+        if self.inner_optimizer == "adamw":
+            raise ValueError("weight_rule: bilevel goes through sgd or sgd_norm, not through adamw")
+        if self.retain_weight == 0:
+            raise ValueError("weight_rule: bilevel changes a by factors; retain_weight must be above 0")
 
 
 SPEC = ObjectiveSpec(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from unlearn_suite import Batch, Scalars, StageContext
 
 from .bite import Bite
 from .config import CosineRmuConfig
+from .draws import inner_rate, uniform
 from .terms import Terms, next_token_loss
 
 
@@ -39,14 +40,13 @@ class MetaGradient:
         self.ctx.policy.clear()
         if self.config.attacks:
             scalars |= self._attack(x, base_norm, weight)
-        if "generalise" in self.config.kinds:
+        if self.config.generalises:
             scalars |= self._generalise(x, batch["retain"], base_norm, weight, retain_weight)
         return scalars
 
     def weight(self) -> float:
         """gamma_s: 0 before `meta_start` (nothing to relearn yet), then a linear rise over as long again."""
-        kinds = self.config.kinds
-        if not (self.config.attacks or "generalise" in kinds):
+        if not (self.config.attacks or self.config.generalises):
             return 0.0
         start = self.config.meta_start
         progress = self.ctx.step_index / max(self.ctx.train.steps, 1)
@@ -58,7 +58,7 @@ class MetaGradient:
         ctx, config, step = self.ctx, self.config, self.ctx.step_index
         benign = self._is_benign()
         source = "retain" if benign else "meta-attack"
-        rate = self._rate()
+        rate = inner_rate(ctx, config)
         reading = self.bite.reading(x)
 
         def inner(k: int) -> Tensor:
@@ -71,6 +71,7 @@ class MetaGradient:
             reading.after()
             return self.terms.forget(x)
 
+        assert config.order != "reptile", "the options allow it with generalise only"
         found = ctx.adversary.attack(
             inner,
             outer,
@@ -94,23 +95,48 @@ class MetaGradient:
         return scalars
 
     def _generalise(self, x: Batch, retain: Batch, base_norm: float, weight: float, a: float) -> Scalars:
-        """L_F(x) + a L_R after one unlearning step on the other half (MLDG, arXiv:1710.03463)."""
+        """L_F(x) + a L_R after one unlearning step on the other half (MLDG, arXiv:1710.03463), or Reptile's walk."""
         ctx, config, step = self.ctx, self.config, self.ctx.step_index
         other = ctx.draw("retain", ctx.train.steps + step)
+
+        def outer() -> Tensor:
+            return self.terms.forget(x) + a * self.terms.retain(other)
+
+        if config.order == "reptile":
+            return self._reptile(outer, base_norm, weight)
         text = ctx.draw("meta-attack", step)
 
         def inner(_: int) -> Tensor:
             return self.terms.forget(text) + a * self.terms.retain(retain)
 
-        def outer() -> Tensor:
-            return self.terms.forget(x) + a * self.terms.retain(other)
-
+        rate = inner_rate(ctx, config)
         found = ctx.adversary.attack(
-            inner, outer, lr=self._rate(), readouts={1: 1.0}, optimizer=config.inner_optimizer, order=config.order
+            inner, outer, lr=rate, readouts={1: 1.0}, optimizer=config.inner_optimizer, order=config.order
         )
         ratio = self._add(found.gradient, base_norm, weight)
         self.bite.judge(ratio)
         return {"generalise_loss": found.outer_losses[1], "generalise_norm_ratio": ratio}
+
+    def _reptile(self, outer: Callable[[], Tensor], base_norm: float, weight: float) -> Scalars:
+        """g = phi - psi_K, K unlearning steps on L_F of the other half (Reptile, arXiv:1803.02999).
+
+        A descent step along g goes towards psi_K. `outer` is only told. A length of weights over one of gradients
+        says nothing of an explosion, so nobody judges the ratio.
+        """
+        ctx, config, k_last = self.ctx, self.config, self.config.inner_steps
+
+        def inner(k: int) -> Tensor:
+            return self.terms.forget(ctx.draw("meta-attack", ctx.step_index * k_last + k))
+
+        rate = inner_rate(ctx, config)
+        with ctx.adversary.walk(inner, steps=k_last, lr=rate, optimizer=config.inner_optimizer) as walk:
+            for _ in walk:
+                pass
+            with torch.no_grad():
+                after = ctx.total(outer())
+            gradient, moved = walk.back(), walk.displacement
+        ratio = self._add(gradient, base_norm, weight)
+        return {"generalise_loss": after, "generalise_norm_ratio": ratio, "inner_displacement": moved}
 
     def _add(self, gradient: Mapping[str, Tensor], base_norm: float, weight: float) -> float:
         """Add the clipped gradient; returns its norm over `base_norm` before the clipping."""
@@ -127,14 +153,7 @@ class MetaGradient:
         if "relearn" not in kinds:
             return True
         mixes = self.config.inner_loss == "ce" or "benign" in kinds
-        return mixes and self._uniform() < self.config.benign_share
-
-    def _rate(self) -> float:
-        low, high = self.config.inner_lr
-        return math.exp(math.log(low) + self._uniform() * (math.log(high) - math.log(low)))
-
-    def _uniform(self) -> float:
-        return float(torch.rand((), generator=self.ctx.generator))
+        return mixes and uniform(self.ctx) < self.config.benign_share
 
     def state_dict(self) -> dict[str, Any]:
         return self.bite.state_dict()

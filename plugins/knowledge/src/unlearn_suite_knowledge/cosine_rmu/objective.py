@@ -12,6 +12,7 @@ from .config import CosineRmuConfig
 from .meta import MetaGradient
 from .targets import TopicTargets, make_targets
 from .terms import Terms
+from .weight import RetainWeight
 
 DEPTH = 0.22
 
@@ -39,18 +40,18 @@ class CosineRmu(LossObjective[CosineRmuConfig]):
     def setup(self, ctx: StageContext) -> None:
         super().setup(ctx)
         if self.config.forget_form == "diverse":
-            ctx.require_whole_batch("forget_form: diverse compares the texts of a batch")
+            ctx.require_whole_batch("forget_form: diverse compares the texts of a batch", gathers=True)
         block = self._block(ctx.shape)
         self.targets = make_targets(ctx, self.config, block)
         self.terms = Terms(ctx, self.config, block, self.targets)
+        self.weight = RetainWeight(ctx, self.config, self.terms)  # before `meta`, which splits what it leaves
         self.meta = MetaGradient(ctx, self.config, self.terms)
-        self.retain_weight = self.config.retain_weight
 
     def loss(self, batch: Mapping[str, Batch]) -> Loss:
         f, r = batch["forget"], batch["retain"]
         parts = {"forget": self.terms.forget(f), "retain": self.terms.retain(r), "norm": self.terms.norm(f)}
         guard = 0.0 if self.config.forget_form == "mse" else self.config.norm_guard
-        weights = {"retain": self.retain_weight, "norm": guard}
+        weights = {"retain": self.weight.value, "norm": guard}
         if self.config.kl_weight > 0 and self.ctx.step_index % self.config.kl_every == 0:
             parts["retain_kl"] = self.terms.kl(r)
             weights["retain_kl"] = self.config.kl_weight
@@ -58,16 +59,9 @@ class CosineRmu(LossObjective[CosineRmuConfig]):
 
     def step(self, batch: Mapping[str, Batch]) -> Scalars:
         scalars = self.ctx.backward(self.loss, batch)
-        scalars |= self.meta.add(batch, self.retain_weight)
-        if "weight" in self.config.kinds:
-            scalars["retain_weight"] = self.retain_weight
-            self._adapt(scalars["retain"])
+        scalars |= self.meta.add(batch, self.weight.value)
+        scalars |= self.weight.adapt(batch, scalars["retain"])
         return {**scalars, **self.ctx.update()}
-
-    def _adapt(self, retain: float) -> None:
-        """a <- [a + eta_a (L_R - epsilon)]_+, the dual ascent of L_R <= epsilon."""
-        change = self.config.retain_weight_lr * (retain - self.config.retain_target)
-        self.retain_weight = max(self.retain_weight + change, 0.0)
 
     def finish(self) -> Scalars:
         self.meta.bite.close()
@@ -79,10 +73,10 @@ class CosineRmu(LossObjective[CosineRmuConfig]):
         return {
             "targets": self.targets.state_dict(),
             "meta": self.meta.state_dict(),
-            "retain_weight": self.retain_weight,
+            "retain_weight": self.weight.value,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.targets.load_state_dict(state["targets"])
         self.meta.load_state_dict(state["meta"])
-        self.retain_weight = float(state["retain_weight"])
+        self.weight.value = float(state["retain_weight"])

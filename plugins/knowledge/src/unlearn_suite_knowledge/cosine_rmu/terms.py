@@ -34,7 +34,8 @@ class Terms:
             value = value + own.AWAY_SHARE * own.away(h, self._h(self.ctx.reference, batch))
         mean = batch.mean(value)
         if form == "diverse":
-            mean = mean + own.DIVERSITY * own.crowding(own.pooled(h, batch.mask("content")))
+            pools = self.ctx.rows(batch, own.pooled(h, batch.mask("content")))
+            mean = mean + own.DIVERSITY * own.crowding(pools) / batch.shares
         return mean
 
     def retain(self, batch: Batch) -> Tensor:
