@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from unlearn_suite.testing.tiny import tiny_model
 
-WEIGHTS = {"retain_weight": 3.0, "perp_weight": 2.0, "kl_weight": 0.5, "kl_every": 2, "ce_weight": 0.7}
+WEIGHTS = {"retain_weight": 3.0, "anchor_weight": 1.5, "perp_weight": 2.0, "kl_weight": 0.5, "kl_every": 2, "ce_weight": 0.7}
 LOSSES = {
     "hinge": {"kappa": 0.3},
     "cosine": {"cosine_floor": -0.1},
@@ -61,11 +61,11 @@ def forget_term(config, h, ref, d):
         return ((h - target) ** 2).sum(-1) / (ref**2).sum(-1)
     found = []
     for a in axes:
-        along = h @ a["read"]
+        onto = h @ a["read"]
         if config.loss == "hinge":
-            found.append(np.maximum((along - a["mu0"] - config.kappa * a["sd0"]) / a["scale"], 0))
+            found.append(np.maximum((onto - a["mu0"] - config.kappa * a["sd0"]) / a["scale"], 0))
         elif config.loss == "match":
-            found.append(((along - a["mu0"]) / a["scale"]) ** 2)
+            found.append(((onto - a["mu0"]) / a["scale"]) ** 2)
         elif config.loss == "logit":
             found.append(np.log1p(np.exp(h @ a["weight"] + a["bias"])))
         else:
@@ -80,6 +80,11 @@ def across(h, ref, d):
     moved = h - ref
     moved = moved - (moved @ v.T) @ v
     return (moved**2).sum(-1) / (ref**2).sum(-1)
+
+
+def along(h, ref, d):
+    """((h - h_ref).v / s)^2, mean over axes, [B, T]."""
+    return np.mean([((h - ref) @ a.read.double().numpy() / a.scale) ** 2 for a in d.axes], axis=0)
 
 
 def mean(x, mask):
@@ -112,13 +117,16 @@ def test_the_whole_loss_is_its_equation(moved):
     expected["retain"] = sum(
         s * mean(((h[b] - ref[b]) ** 2).sum(-1) / (ref[b] ** 2).sum(-1), r.mask("content")) for b, s in shares.items()
     )
+    expected["anchor"] = sum(
+        s * mean(along(h[b], ref[b], directions[b]), r.mask("content")) for b, s in shares.items()
+    )
     expected["kl"] = mean((np.exp(p_ref) * (p_ref - p_now)).sum(-1), r.mask("content")[:, 1:])
     _, p_now = read(policy, reply)
     label = np.take_along_axis(p_now, reply.input_ids[:, 1:, None].numpy(), -1)[..., 0]
     expected["ce"] = -mean(label, reply.mask("response")[:, 1:])
 
     assert {n: float(p.detach()) for n, p in found.parts.items()} == pytest.approx(expected, rel=2e-4)
-    factor = {"forget": 1.0, "retain": 3.0, "perp": 2.0, "kl": 0.5 * 2, "ce": 0.7}
+    factor = {"forget": 1.0, "retain": 3.0, "anchor": 1.5, "perp": 2.0, "kl": 0.5 * 2, "ce": 0.7}
     total = sum(factor[name] * value for name, value in expected.items())
     assert float(found.total().detach()) == pytest.approx(total, rel=2e-4)
 

@@ -55,6 +55,14 @@ def orthogonal_error(h: Tensor, h_ref: Tensor, edits: Sequence[Tensor]) -> Tenso
     return across.square().sum(-1) / ref.square().sum(-1).clamp_min(losses.EPS)
 
 
+def along_error(h: Tensor, h_ref: Tensor, axes: Sequence[Axis]) -> Tensor:
+    """Mean over axes of ((h - h_ref).v / s)^2: blind to all but motion along v, and 1 where it is the distance from
+    benign to toxic."""
+    moved = h.float() - h_ref.float()
+    values = [((moved @ a.read) / a.scale).square() for a in axes]
+    return sum(values[1:], values[0]) / len(values)
+
+
 def forget(config: ProbeDirectionsConfig, h: Tensor, h_ref: Tensor, d: Direction) -> Tensor:
     """The forget loss at one block: P1 to P4 are means over its axes, P5 takes all axes at once."""
     if config.loss == "counterfactual":
