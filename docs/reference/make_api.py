@@ -125,7 +125,8 @@ from `self.ctx`. How to begin: [your first objective](../tutorial/your-first-obj
         section(context.Services, "`ctx.services`. Handed over."),
         section(adversary.Adversary, "`ctx.adversary`, and `adversary` of an attack. Handed over. At length: "
                 "[the simulated attacker](../explanation/adversary.md)."),
-        section(Walk, "What `with ctx.adversary.walk(...) as walk` gives. Handed over.", ["losses", "displacement"]),
+        section(Walk, "What `with ctx.adversary.walk(...) as walk` gives. Handed over.",
+                ["losses", "displacement", "step", "back", "slope"]),
         section(adversary.Attack, "Handed over.", title="What Adversary.attack returns"),
         section(stage_report.StageReport, "`ctx.report`. Handed over. With an example and the page's limits: "
                 "[showing something of a stage](stage-report.md)."),

@@ -23,6 +23,7 @@ FAMILIES = {  # preset: (architecture, blocks of the model)
     "gemma2-9b-reconstruction": ("gemma2", 42),
     "llama3.2-1b-reconstruction": ("llama", 16),
     "smollm2-135m-reconstruction": ("llama", 30),
+    "smollm2-135m-fluent-reconstruction": ("llama", 30),
 }
 PRESETS = Path(__file__).parents[1] / "src/unlearn_suite_toxicity/presets/probe-directions.yaml"
 
@@ -45,9 +46,9 @@ def test_a_preset_resolves(name, tmp_path):
     trained = {shape.block_of(n) for n in ProbeDirections(found.config).requirements(shape).trainable}
     blocks = found.config.blocks
     assert {blocks[0], blocks[-1]} <= trained and max(trained) == blocks[-1]
-    assert 0.15 * depth <= blocks[0] and blocks[-1] <= 0.9 * depth
+    assert 0.13 * depth <= blocks[0] and blocks[-1] <= 0.9 * depth
     assert all(after - before >= 2 for before, after in pairwise(blocks))
-    assert any(name in note for note in plan.notes) == (name != "smollm2-135m-reconstruction")
+    assert any(name in note for note in plan.notes) == (not name.startswith("smollm2-135m"))
 
 
 def test_every_preset_is_tested_and_every_field_has_its_source():
