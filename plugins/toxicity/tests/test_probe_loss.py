@@ -11,7 +11,14 @@ from torch.nn import functional
 
 from unlearn_suite.testing.tiny import tiny_model
 
-WEIGHTS = {"retain_weight": 3.0, "anchor_weight": 1.5, "perp_weight": 2.0, "kl_weight": 0.5, "kl_every": 2, "ce_weight": 0.7}
+WEIGHTS = {
+    "retain_weight": 3.0,
+    "anchor_weight": 1.5,
+    "perp_weight": 2.0,
+    "kl_weight": 0.5,
+    "kl_every": 2,
+    "ce_weight": 0.7,
+}
 LOSSES = {
     "hinge": {"kappa": 0.3},
     "cosine": {"cosine_floor": -0.1},
@@ -117,9 +124,7 @@ def test_the_whole_loss_is_its_equation(moved):
     expected["retain"] = sum(
         s * mean(((h[b] - ref[b]) ** 2).sum(-1) / (ref[b] ** 2).sum(-1), r.mask("content")) for b, s in shares.items()
     )
-    expected["anchor"] = sum(
-        s * mean(along(h[b], ref[b], directions[b]), r.mask("content")) for b, s in shares.items()
-    )
+    expected["anchor"] = sum(s * mean(along(h[b], ref[b], directions[b]), r.mask("content")) for b, s in shares.items())
     expected["kl"] = mean((np.exp(p_ref) * (p_ref - p_now)).sum(-1), r.mask("content")[:, 1:])
     _, p_now = read(policy, reply)
     label = np.take_along_axis(p_now, reply.input_ids[:, 1:, None].numpy(), -1)[..., 0]
