@@ -87,8 +87,8 @@ class ProbeDirectionsConfig(Config):
     retain_weight: float = Field(10.0, ge=0)
     """a_R: weight of the relative squared error on retain text"""
     anchor_weight: float = Field(0.0, ge=0)
-    """a_V: weight of the squared motion of retain text along v, in units of s^2; `retain_weight` hardly sees it, as s is
-    a small part of |h|"""
+    """a_V: weight of the squared motion of retain text along v, in units of s^2; `retain_weight` hardly sees it, as s
+    is a small part of |h|"""
     perp_weight: float = Field(5.0, ge=0)
     """a_perp: weight of the squared change of toxic activations outside v (not for P5, which has it built in)"""
     kl_weight: float = Field(1.0, ge=0)
