@@ -96,6 +96,7 @@ EQUAL = {
     ),
     "bf16": replace(own("ratio", train=SHORT, dtype="bfloat16"), tolerance=2e-2),
 }
+CLOSED = StageCase("probe-directions", MANY, {"blocks": (1, 2), "loss": "closed-form"}, {"steps": 0})
 REFUSED = {"exact": {"order": "exact"}}
 RESUMED = own("own-step", train={"steps": 3, "save_every": 1})
 
@@ -109,6 +110,7 @@ def both(tmp_path_factory) -> dict[str, list[StageOutcome]]:
     shutil.copytree(one, folder / "kept")
     cases = {
         **EQUAL,
+        "closed": CLOSED,
         "whole": RESUMED,
         "two-stopped": replace(RESUMED, checkpoints=two, stop_after=2),
         "again-stopped": replace(RESUMED, checkpoints=again, stop_after=2),
@@ -132,6 +134,14 @@ def test_two_processes_equal_one(name, both):
         assert_same(alone, outcome, name, case.tolerance)
     first, second = both[name]
     assert_same(first, second, f"{name}, process against process", 0.0)
+
+
+def test_an_edit_of_whole_matrices_is_the_same_on_two_processes(both):
+    (alone,) = run_cases([CLOSED])
+    (untouched,) = run_cases([replace(CLOSED, options={"blocks": (1, 2)})])  # no step, so what it began with
+    assert not alone.error and any(not torch.equal(untouched.weights[n], w) for n, w in alone.weights.items())
+    for outcome in both["closed"]:
+        assert_same(alone, outcome, "closed form")
 
 
 def test_the_same_number_of_processes_resumes_to_the_same_bits(both):

@@ -155,8 +155,8 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
         errors = [shares[b] * r.mean(losses.relative_error(h[b], ref[b])) for b in blocks]
         parts["retain"] = sum(errors[1:], errors[0])
         if self.config.anchor_weight:
-            axes = {b: d.axes for b, d in self.steering.directions.items()}
-            moved = [shares[b] * r.mean(own.along_error(h[b], ref[b], axes[b])) for b in blocks]
+            found = self.steering.directions
+            moved = [shares[b] * r.mean(own.along_error(h[b], ref[b], found[b].axes)) for b in blocks]
             parts["anchor"] = sum(moved[1:], moved[0])
         if self.config.kl_weight and self.ctx.step_index % self.config.kl_every == 0:
             parts["kl"] = r.mean(self.ctx.reference.per_token(r, _kl, against=self.ctx.policy))
