@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import PlanErrors
+from ..errors import PlanError, PlanErrors
 from .estimate import as_json as to_json
 from .estimate import estimate_option, estimates, exit_code, print_estimates
 from .new_plan import new
@@ -17,7 +17,20 @@ if TYPE_CHECKING:
     from ..worker.estimate import CellEstimate
 
 
-@click.group()
+class PlanGroup(click.Group):
+    """Where a file stands in a command's place, tells what could have been meant."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] not in self.commands and Path(args[0]).is_file():
+            raise PlanError(
+                f"No such command '{args[0]}'.",
+                code="usage",
+                hint=f"`unlearn-suite plan check {args[0]}` checks the file, `unlearn-suite run {args[0]}` runs it",
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=PlanGroup)
 def plan() -> None:
     """Write, check or show a plan."""
 

@@ -239,8 +239,13 @@ class FlopCount(TorchDispatchMode):
 
 def operator_flops(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> int:
     """FLOPs of one call of an operator, 0 for those that are not counted."""
-    formula = _FORMULAS.get(getattr(func, "_overloadpacket", func))
+    formula = operator_formula(func)
     return int(formula(*args, **kwargs, out_val=out)) if formula is not None else 0
+
+
+def operator_formula(func: Any) -> Callable[..., Any] | None:
+    """FLOPs of an operator by its arguments and its output (`out_val`); None for those that are not counted."""
+    return _FORMULAS.get(getattr(func, "_overloadpacket", func))
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:

@@ -13,10 +13,12 @@ from unlearn_suite.engine.held_out import hold_out
 from unlearn_suite.engine.keeping import keeping
 from unlearn_suite.engine.loop import StageJob, next_batch, open_context, open_views
 from unlearn_suite.engine.needs import needed_parameters
-from unlearn_suite.engine.preflight import Family, Recorder, StagePlan, estimate_stage, play, stage
+from unlearn_suite.engine.preflight import Family, Recorder, StagePlan, estimate_stage, hollow, play, stage
 from unlearn_suite.engine.preflight.heap import Heap
+from unlearn_suite.engine.preflight.record import Tape
 from unlearn_suite.engine.preflight.scale import Scale, Width
 from unlearn_suite.engine.preflight.skim import skim
+from unlearn_suite.engine.preflight.stamps import Stamps
 from unlearn_suite.engine.preflight.stand_in import FoldedTokenizer
 from unlearn_suite.engine.watch import Watch
 from unlearn_suite.models.outline import on_meta
@@ -53,6 +55,50 @@ class Square(LossObjective[Config]):
         f = batch["forget"]
         h, ref = (v.hidden(f, [2])[2] for v in (self.ctx.policy, self.ctx.reference))
         return Loss({"square": f.mean((h.float() - ref.float() - 1).square().mean(-1))})
+
+
+class Watching(LossObjective[Config]):
+    """Reads what goes on inside a block, of the base model and of the policy, and makes something in its first step."""
+
+    def requirements(self, shape):
+        return Requirements(shape.select("mlp_out", [1, 2]), reads=2)
+
+    def seen(self, view, batch):
+        found = []
+        inside = self.ctx.views.replay.blocks[2].mlp.down_proj
+        hook = inside.register_forward_hook(lambda module, given, out: found.append(out))
+        view.hidden(replace(batch), [2])
+        hook.remove()
+        return found[0]
+
+    def loss(self, batch):
+        if self.ctx.step_index == 0:
+            self.first = self.seen(self.ctx.reference, batch["forget"]).float().mean()
+        now, before = (self.seen(view, batch["forget"]) for view in (self.ctx.policy, self.ctx.reference))
+        return Loss({"seen": batch["forget"].mean((now.float() - before.float() - 1).square().mean(-1))})
+
+
+class Attacked(LossObjective[Config]):
+    """Adds the gradient of an attack of forty steps."""
+
+    def requirements(self, shape):
+        return Requirements(shape.select("mlp_out", [1, 2, 3]), reads=-1, logits=True)
+
+    def step(self, batch):
+        nll = -self.ctx.policy.token_logprobs(batch["retain"]).mean()
+        nll.backward()
+        self.ctx.policy.clear()
+        found = self.ctx.adversary.attack(
+            lambda k: -self.ctx.policy.token_logprobs(self.ctx.draw("forget", k)).mean(),
+            lambda: self.ctx.policy.token_logprobs(batch["forget"]).mean(),
+            lr=1e-3,
+            readouts=dict.fromkeys(range(4, 41, 4), 1.0),
+            optimizer="adamw",
+        )
+        assert len(found.outer_losses) == 10 and len(found.inner_losses) == 40
+        for name, parameter in self.ctx.trainable.items():
+            parameter.grad += found.gradient[name].to(parameter.dtype)
+        return self.ctx.update()
 
 
 class Stubborn(Square):
@@ -114,6 +160,8 @@ CASES = {
     "guard": (lambda: Square(Config()), {"stop": Stop(ppl_rise=9.0, every=2, examples=4)}),
     "detectors": (lambda: Square(Config()), {"diagnostics": Diagnostics(every=4)}),
     "attack": (lambda: CosineRmu(CosineRmuConfig(block=2, meta_start=0, inner_steps=2)), {}),
+    "long attack": (lambda: Attacked(Config()), {}),
+    "hooks": (lambda: Watching(Config()), {}),
 }
 
 
@@ -153,7 +201,7 @@ def test_what_blocks_do_without_autograd_is_noted_as_if_it_were_computed(example
         return recorded
 
     blank = tapes()
-    monkeypatch.setattr(Recorder, "_blank", lambda self, func, args, kwargs: func(*args, **kwargs))
+    monkeypatch.setattr(Stamps, "run", lambda self, kind, block, h, args, kwargs: block(h, *args, **kwargs))
     assert blank == tapes()
 
 
@@ -194,6 +242,46 @@ def test_kinds_of_steps_are_told_apart(examples, folder, services):
     kinds = skim(found.twin(0), FoldedTokenizer(tiny_tokenizer(), found.vocabulary), job).kinds
     assert [k.share for k in kinds] == [0.75, 0.25]
     assert kinds[1].largest % 4 == 3
+
+
+@pytest.mark.parametrize("options", [{}, {"recompute": True}, {"micro_batch": 1}, {"lora": Lora(rank=4)}])
+def test_all_hollow_blocks_at_once_are_counted_as_one_by_one(options, examples, folder, services, monkeypatch):
+    def kinds(objective):
+        job = StageJob(
+            index=0,
+            objective=objective,
+            train=Train(steps=8, batch=2, length=16, **options),
+            required_roles=ROLES,
+            examples=examples,
+            seed=0,
+            artifacts=folder,
+            checkpoints=folder,
+            services=services,
+            on_step=lambda step, scalars: None,
+        )
+        found = family()
+        return skim(found.twin(0), found.folded(tiny_tokenizer()), job)
+
+    makes = [lambda: Ratio(Config()), lambda: Attacked(Config())]
+    if not {"lora", "recompute"} & options.keys():
+        makes.append(lambda: Watching(Config()))
+    if "lora" in options:
+        pytest.importorskip("peft")
+    at_once = [kinds(make()) for make in makes]
+    monkeypatch.setattr(hollow, "_take_at_once", lambda *_: None)
+    assert at_once == [kinds(make()) for make in makes]
+
+
+def test_what_comes_again_is_played_twice_but_for_what_it_leaves():
+    tape = Tape(moves=[1, 2, 3, -2, -3, 4], phases=[(0, "setup"), (1, "step"), (5, "")], again=[(1, 5)])
+    assert list(tape.played()) == [
+        *[("setup", 0), ("setup", 1)],
+        *[("step", 0), ("step", 2), ("step", 3), ("step", -2), ("step", -3)],
+        *[("step", 2), ("step", 3), ("step", -2), ("step", -3)],
+        *[("", 0), ("", 4)],
+    ]
+    tape = Tape(moves=[1, 2, -1], phases=[(0, "step"), (3, "")], again=[(0, 3)])
+    assert [move for _, move in tape.played() if move] == [1, 2, -1, 1, -1], "2 is there from the first time"
 
 
 def test_an_objective_that_cannot_run_on_a_twin_is_estimated_from_its_requirements(examples):

@@ -91,6 +91,16 @@ def test_a_plan_that_is_fine(run: Run) -> None:
     assert run("plan", "check", "plan.yaml") == (0, "plan.yaml: fine (1 problem, 1 model, 2 arms, 1 seed)\n", "")
 
 
+def test_a_file_where_a_command_is_due(run: Run) -> None:
+    code, out, err = run("plan", "plan.yaml")
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: No such command 'plan.yaml'.\n"
+        "  hint: `unlearn-suite plan check plan.yaml` checks the file, `unlearn-suite run plan.yaml` runs it\n"
+    )
+    assert "hint: see `unlearn-suite plan --help`" in run("plan", "nowhere.yaml")[2]
+
+
 def test_a_plan_that_is_wrong(run: Run) -> None:
     Path("plan.yaml").write_text(PLAN.replace("count: 3", "cuont: 3").replace("use: nudge", "use: nudeg"))
     assert run("plan", "check", "plan.yaml") == (

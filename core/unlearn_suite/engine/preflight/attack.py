@@ -70,7 +70,7 @@ class AttackEstimate:
 def estimate_attack(family: Family, tokenizer: Any, plan: AttackPlan) -> AttackEstimate:
     """`tokenizer` None: four characters are taken to be a token. Raises what the attack does on a twin, and
     `TwinsDiffer`."""
-    folded = FoldedTokenizer(tokenizer, family.vocabulary)
+    folded = family.folded(tokenizer)
     with torch.random.fork_rng(devices=[]):
         needed, largest = _skim(family.twin(0), folded, plan)
         runs = [_trace(family.twin(which), folded, plan, largest) for which in (0, 1)]
@@ -132,8 +132,8 @@ class _TwinContext(AttackContext):
         originals: dict[str, Tensor] = {name: weights[name].detach() for name in plan.changed}
         chat = ChatTemplate(tokenizer) if plan.chat else None
         super().__init__(model, tokenizer, plan.examples, plan.seed, originals, lambda text: None, chat)
-        blocks = self._views.replay.blocks
-        self.work = BlockWork(blocks, recorder, _MOST_PASSES * len(blocks) if recorder else math.inf)
+        most_calls = _MOST_PASSES * self.shape.n_blocks if recorder else math.inf
+        self.work = BlockWork(self._views.replay, recorder, most_calls)
         self._most = most
         self._only = only
 

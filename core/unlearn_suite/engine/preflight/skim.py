@@ -14,6 +14,8 @@ import torch
 
 from ..keeping import keeping
 from ..loop import StageJob, next_batch, open_context, open_views
+from ..optim import Optimizer, learning_rate
+from .short_attacks import ShortAttacks
 from .work import BlockWork, Work
 
 MOST = 256
@@ -46,9 +48,11 @@ def skim(model: torch.nn.Module, tokenizer: Any, job: StageJob) -> Skimmed:
     Of many kinds only the `_MOST_KINDS` that weigh most (steps x blocks) are told apart from the rest.
     """
     views, _, _ = open_views(model, job)
-    work = BlockWork(views.replay.blocks)
+    work = BlockWork(views.replay)
     work.tell_kept(views)
     ctx = open_context(tokenizer, job, views, torch.device("cpu"))
+    ctx.adversary = ShortAttacks(ctx, work)
+    ctx.optimizer = _Idle(ctx.trainable, job.train)
     job.objective.setup(ctx)
     ctx.views.clear()
     kept = keeping(ctx, job.shelf, next(model.parameters()))
@@ -68,6 +72,17 @@ def skim(model: torch.nn.Module, tokenizer: Any, job: StageJob) -> Skimmed:
         min(groups, key=lambda g: abs(_usual(g) - _usual(lightest))).extend(lightest)
     kinds = [_kind(group, len(steps)) for group in sorted(groups, key=_usual)]
     return Skimmed(tuple(kinds), kept.tokens_kept() if kept else {})
+
+
+class _Idle(Optimizer):
+    """Its steps compute nothing: what runs does not depend on the weights."""
+
+    def step(self, index: int) -> dict[str, float]:
+        with torch.no_grad():
+            for parameter in self.trainable.values():
+                parameter.mul_(1.0)  # the views are to see that it may have changed
+        self.zero_grad()
+        return {"grad_norm": 0.0, "lr": learning_rate(self.train, index)}
 
 
 def _usual(members: list[tuple[Work, int]]) -> float:

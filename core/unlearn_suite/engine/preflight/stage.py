@@ -25,6 +25,7 @@ from ..needs import needed_parameters
 from ..objective import Objective, Requirements
 from ..watch import Watch
 from .record import Measured, Recorder, Tape, TwinsDiffer, no_collection, play
+from .short_attacks import ShortAttacks
 from .skim import Kind, Skimmed, skim
 from .stand_in import Declared, FoldedTokenizer, Sampled, TwinServices
 from .twin import Family
@@ -82,7 +83,7 @@ def estimate_stage(family: Family, tokenizer: Any, plan: StagePlan) -> StageEsti
 
     Raises `SuiteError` when not even the objective's requirements can be had.
     """
-    folded = FoldedTokenizer(tokenizer, family.vocabulary)
+    folded = family.folded(tokenizer)
     with torch.random.fork_rng(devices=[]):
         try:
             return _Traced(family, folded, plan).estimate("traced")
@@ -122,7 +123,7 @@ class _Traced:
         needs, shape = runs[0].needs, self.family.shape
         # The rest of the model is on disk until something is sampled or scored.
         weights = self.family.weight_bytes(None if runs[0].sampled else needed_parameters(shape, needs))
-        train = [name for name, _ in _to_run(kinds)] + (["checkpoint"] if saves else [])
+        train = [_phase(kind) for kind in kinds] + (["checkpoint"] if saves else [])
         phases = {"setup": ["setup"], "train": train, "finish": ["finish"]}
 
         def peaks(of: Mapping[str, float]) -> dict[str, int]:
@@ -152,7 +153,7 @@ class _Traced:
         kept = measured.flops.get("kept", 0.0) / max(sum(did.kept for did in work.values()), 1.0)
         total = 0.0
         for kind in kinds:
-            name = f"step {kind.largest}"
+            name = _phase(kind)
             rate = measured.flops.get(name, 0.0) / max(work[name].forward_passes, 1.0)
             steps = kind.share * self.plan.train.steps
             total += steps * (rate * kind.work.forward_passes + kept * kind.work.kept)
@@ -168,10 +169,11 @@ class _Traced:
         with self._job() as (job, services), no_collection(), recorder:
             with recorder.phase("open"):
                 views, _, needs = open_views(model, job)
-                work = BlockWork(views.replay.blocks, recorder)
+                work = BlockWork(views.replay, recorder)
                 work.tell_kept(views)
                 examples, held_out = hold_out(job.examples, job.train.stop)
                 ctx = open_context(self.tokenizer, replace(job, examples=examples), views, CPU)
+                ctx.adversary = ShortAttacks(ctx, work)
             with recorder.phase("setup"):
                 job.objective.setup(ctx)
                 ctx.views.clear()
@@ -179,14 +181,15 @@ class _Traced:
             ctx.views.keep(keeping(ctx, job.shelf, next(model.parameters())))
             done = {}
             gc.collect()
-            # The optimizer makes its state in the first step: the cheapest one is run twice. Around each stands what
-            # looks on in the last step, when everything is due: its memory counts, its FLOPs are not the step's.
+            # The cheapest step comes first, in which the optimizer makes its state, and then again. Around each stands
+            # what looks on in the last step, when everything is due: its memory counts, its FLOPs are not the step's.
             last = job.train.steps - 1
-            for name, step in _to_run(kinds):
+            for kind in kinds:
+                name = _phase(kind)
                 work.reset()
-                ctx.generator.manual_seed(step)  # a draw as long as a width has moved the twins apart
-                with recorder.phase(name):
-                    batch = next_batch(ctx, job, step)
+                ctx.generator.manual_seed(kind.largest)  # a draw as long as a width has moved the twins apart
+                with recorder.phase(name, again=kind is kinds[0] and last > 0):
+                    batch = next_batch(ctx, job, kind.largest)
                     with recorder.flops_apart("watch"):
                         watch.before(last)
                     step_that_fits(ctx, job.objective, batch)
@@ -231,6 +234,5 @@ class _Traced:
             )
 
 
-def _to_run(kinds: Sequence[Kind]) -> list[tuple[str, int]]:
-    """(phase, step) of every step that is traced."""
-    return [("first step", kinds[0].largest), *((f"step {k.largest}", k.largest) for k in kinds)] if kinds else []
+def _phase(kind: Kind) -> str:
+    return f"step {kind.largest}"

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..shape import ModelShape
 from .scale import Scale, Width
+from .stand_in import FoldedTokenizer
 
 _MLP = ("intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim")
 
@@ -26,6 +27,7 @@ class Family:
         self._set, widths = _plan(self.config.get_text_config())
         self.scale = Scale(widths)
         self.vocabulary = min(w.on(0) for w in widths if w.name == "vocabulary")
+        self._folded: dict[int, FoldedTokenizer] = {}
 
     def twin(self, which: int) -> nn.Module:
         """Twin 0 or 1, on the CPU, with random weights; equal calls give equal weights."""
@@ -38,6 +40,12 @@ class Family:
             torch.manual_seed(0)
             model: nn.Module = type(self.full)._from_config(config, attn_implementation=attention)
         return model.to(self.dtype).eval()
+
+    def folded(self, tokenizer: Any) -> FoldedTokenizer:
+        """A tokenizer for the twins; equal calls give the same one, which has its answers ready."""
+        if id(tokenizer) not in self._folded:
+            self._folded[id(tokenizer)] = FoldedTokenizer(tokenizer, self.vocabulary)
+        return self._folded[id(tokenizer)]
 
     def weight_bytes(self, names: Collection[str] | None = None) -> int:
         """Bytes of the weights, or of the parameters in `names` alone; with the buffers."""

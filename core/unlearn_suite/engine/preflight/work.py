@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _disable_current_modes
 
+from ..replay import Replay
 from ..views import ModelViews
+from .hollow import is_watched, make_hollow
 from .record import Recorder
+from .stamps import Stamps, parts_of
 
 _BACKWARD = 2
 """a block's backward pass against its forward pass, about"""
@@ -40,32 +42,45 @@ class TooLong(Exception):
 
 
 class BlockWork:
-    """Counts what the blocks of a model do from now on. Without a recorder they are hollow and compute nothing: each
-    hands on its input, and every parameter that wants a gradient gets one (zero). With one they are only so where
-    there is no autograd, and all that they would do is noted. Raises `TooLong` after `most` calls of blocks."""
+    """Counts what the blocks of a model do from now on. Without a recorder they are hollow (`hollow.py`). With one they
+    compute nothing where there is no autograd, and all that they would do is noted; a block with hooks inside runs as
+    it is, for the hooks to see. Raises `TooLong` after `most` calls of blocks."""
 
-    def __init__(self, blocks: Sequence[nn.Module], recorder: Recorder | None = None, most: float = math.inf) -> None:
+    def __init__(self, replay: Replay, recorder: Recorder | None = None, most: float = math.inf) -> None:
         self.reset()
         self._recorder = recorder
         self._most = most
         self._keeps = False
-        for block in blocks:
-            original = block.forward
-            block.forward = self._recorded(original, recorder) if recorder else self._hollow(block, original)
+        self._times = 1
+        _leave_values(replay)
+        if recorder is None:
+            make_hollow(replay, self._note)
+            return
+        stamps = Stamps(recorder)
+        for block in replay.blocks:
+            block.forward = self._recorded(block, stamps)
 
     def tell_kept(self, views: ModelViews) -> None:
         """Count apart what these views compute once and keep."""
-        original = views.base_value
+        original = views._base_value  # without its own count of FLOPs
 
         def base_value(*args: Any) -> Any:
-            self._keeps = True
+            self._keeps, times = True, self._times
+            self.count_as(1)
             try:
                 with self._recorder.flops_apart("kept") if self._recorder else nullcontext():
                     return original(*args)
             finally:
                 self._keeps = False
+                self.count_as(times)
 
         views.base_value = base_value  # type: ignore[method-assign,assignment]
+
+    def count_as(self, times: int) -> None:
+        """From now on all work, and all FLOPs of the recorder, count so often."""
+        self._times = times
+        if self._recorder:
+            self._recorder.times = times
 
     def reset(self) -> None:
         """Begin at nothing."""
@@ -77,41 +92,34 @@ class BlockWork:
         grad, still, kept = self._positions
         return Work(grad, still, kept, (self._calls[0], self._calls[1]))
 
-    def _note(self, h: Tensor) -> None:
+    def _note(self, h: Tensor, blocks: int = 1) -> None:
         place = 2 if self._keeps else int(not torch.is_grad_enabled())
-        self._positions[place] += h.shape[0] * h.shape[1]
+        self._positions[place] += h.shape[0] * h.shape[1] * blocks * self._times
         if not self._keeps:
-            self._calls[place] += 1
+            self._calls[place] += blocks * self._times
         if sum(self._calls) > self._most:
             raise TooLong("it runs the model too often to be traced")
 
-    def _recorded(self, original: Any, recorder: Recorder) -> Any:
+    def _recorded(self, block: nn.Module, stamps: Stamps) -> Any:
+        modules, original = list(block.modules()), block.forward
+        kind = stamps.kind(modules)
+
         def forward(h: Tensor, *args: Any, **kwargs: Any) -> Any:
             self._note(h)
-            if torch.is_grad_enabled():
+            if torch.is_grad_enabled() or is_watched(modules):
                 return original(h, *args, **kwargs)
-            with recorder.sizes_only():
-                result = original(h, *args, **kwargs)
-            with _disable_current_modes():  # a turn of the dimensions, so that no two blocks say the same
-                (result[0] if isinstance(result, tuple) else result).copy_(h.roll(1, -1))
-            return result
+            return stamps.run((kind, parts_of(modules)), original, h, args, kwargs)
 
         return forward
 
-    def _hollow(self, block: nn.Module, original: Any) -> Any:
-        returns_tuple: list[bool] = []
 
-        def forward(h: Tensor, *args: Any, **kwargs: Any) -> Any:
-            self._note(h)
-            if not returns_tuple:
-                with torch.no_grad():
-                    returns_tuple.append(isinstance(original(h, *args, **kwargs), tuple))
-            # A product of two tensors saves one for the backward pass; without it nothing would be recomputed.
-            one, zero = h.new_ones(()), h.new_zeros(())
-            h = h * one
-            for parameter in block.parameters():
-                if parameter.requires_grad:
-                    h = h + zero * parameter.flatten()[0]
-            return (h,) if returns_tuple[0] else h
+def _leave_values(replay: Replay) -> None:
+    """Have passes without autograd take the weights as they are: to put others in their place takes longer than what is
+    left of a pass, and changes no size."""
+    call_base, head = replay._call_base, replay.head
 
-        return forward
+    def taken(params: Mapping[str, Tensor] | None) -> Mapping[str, Tensor] | None:
+        return params if torch.is_grad_enabled() else None
+
+    replay._call_base = lambda batch, params: call_base(batch, taken(params))  # type: ignore[method-assign]
+    replay.head = lambda last_hidden, params=None: head(last_hidden, taken(params))  # type: ignore[method-assign]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -115,7 +116,7 @@ class _Estimator:
         ]
         metrics = [{**entry, "key": ""} for entry in cell.metrics]  # which has the seed in it
         scoring, missing = self._once(
-            [*key, metrics, [[vars(s) for s in stage.sampled] for stage in stages]],
+            [*key, metrics, [vars(s) for stage in stages for s in stage.sampled]],
             lambda: self._scoring(cell, family, tokenizer, inputs, stages),
         )
         changed = sorted({name for stage in stages for name in stage.changed})
@@ -129,7 +130,8 @@ class _Estimator:
         )
         first = cell.start.get("key") not in self._starts
         self._starts.add(str(cell.start.get("key")))
-        process = self._once(["process", *key, cell.stages, cell.start, metrics, cell.attacks], resident)
+        libraries = len({name.partition(".")[0] for name in sys.modules})  # what was traced may have imported some
+        process = self._once(["process", bool(cell.stages), libraries], resident)
         left = _patch_bytes(family, cell, [*start, *stages]) if cell.compute.get("patches") != "drop" else 0
         return self._sum(cell, device, stages, scoring, missing, start if first else (), noted, left, attacks, process)
 

@@ -33,7 +33,7 @@ class Mudman(Objective[MudmanConfig]):
 
     def step(self, batch: Mapping[str, Batch]) -> Scalars:
         ctx, c = self.ctx, self.config
-        if ctx.step_index % c.fork_every == 0:
+        if ctx.step_index % c.fork_every == 0 or not self.adversary:
             self.adversary = {name: p.detach().clone() for name, p in ctx.trainable.items()}
         retain, gradient = self._gradient(self._retain, {"retain": batch["retain"]})
         for name, g in gradient.items():
