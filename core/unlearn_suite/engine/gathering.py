@@ -16,11 +16,13 @@ def gathered(x: Tensor) -> Tensor:
     n may differ, and the second dimension too: it is filled up with zeros. The gradient of a process's rows is the sum
     of what all processes ask of them. Every process must call this at the same point.
     """
-    result: Tensor = _Gathered.apply(x)
+    result: Tensor = _GatheredRows.apply(x)
     return result
 
 
-class _Gathered(torch.autograd.Function):
+class _GatheredRows(torch.autograd.Function):
+    """rows of one process -> rows of all; the gradient is summed over the processes."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         sizes = _sizes(x)

@@ -18,6 +18,7 @@ WEIGHTS = {
     "kl_weight": 0.5,
     "kl_every": 2,
     "ce_weight": 0.7,
+    "nll_weight": 0.9,
 }
 LOSSES = {
     "hinge": {"kappa": 0.3},
@@ -126,12 +127,14 @@ def test_the_whole_loss_is_its_equation(moved):
     )
     expected["anchor"] = sum(s * mean(along(h[b], ref[b], directions[b]), r.mask("content")) for b, s in shares.items())
     expected["kl"] = mean((np.exp(p_ref) * (p_ref - p_now)).sum(-1), r.mask("content")[:, 1:])
+    label = np.take_along_axis(p_now, r.input_ids[:, 1:, None].numpy(), -1)[..., 0]
+    expected["nll"] = -mean(label, r.mask("content")[:, 1:])
     _, p_now = read(policy, reply)
     label = np.take_along_axis(p_now, reply.input_ids[:, 1:, None].numpy(), -1)[..., 0]
     expected["ce"] = -mean(label, reply.mask("response")[:, 1:])
 
     assert {n: float(p.detach()) for n, p in found.parts.items()} == pytest.approx(expected, rel=2e-4)
-    factor = {"forget": 1.0, "retain": 3.0, "anchor": 1.5, "perp": 2.0, "kl": 0.5 * 2, "ce": 0.7}
+    factor = {"forget": 1.0, "retain": 3.0, "anchor": 1.5, "perp": 2.0, "kl": 0.5 * 2, "ce": 0.7, "nll": 0.9}
     total = sum(factor[name] * value for name, value in expected.items())
     assert float(found.total().detach()) == pytest.approx(total, rel=2e-4)
 

@@ -97,6 +97,8 @@ class ProbeDirectionsConfig(Config):
     """steps between two KL terms (they need the whole depth); each counts `kl_every` times"""
     ce_weight: float = Field(0.0, ge=0)
     """b_CE: weight of the cross-entropy of benign continuations of toxic prompts, nats per token"""
+    nll_weight: float = Field(0.0, ge=0)
+    """b_NLL: weight of the cross-entropy of retain text, nats per token; it runs the whole depth at every step"""
     general_share: float = Field(0.5, ge=0, le=1)
     """share of the retain examples that come from the role `retain` rather than from benign continuations"""
 

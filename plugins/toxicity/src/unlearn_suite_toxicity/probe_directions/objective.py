@@ -34,12 +34,12 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
     """The equations are in losses.py and docs/explanation/probe-directions.md."""
 
     def requirements(self, shape: ModelShape) -> Requirements:
-        blocks = self._blocks(shape)
+        c, blocks = self.config, self._blocks(shape)
         trained = range(max(0, blocks[0] - 1), blocks[-1] + 1)
         return Requirements(
             trainable=shape.select("mlp_out", trained) + shape.select("attn_out", trained),
             reads=blocks[-1],
-            logits=self.config.kl_weight > 0 or self.config.ce_weight > 0 or self.config.needs_causal,
+            logits=max(c.kl_weight, c.ce_weight, c.nll_weight) > 0 or c.needs_causal,
             head=True,
         )
 
@@ -109,6 +109,7 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
             "perp": self.config.perp_weight,
             "kl": self.config.kl_weight * every,
             "ce": self.config.ce_weight,
+            "nll": self.config.nll_weight,
         }
         ordered = {name: parts[name] for name in ("forget", *weights) if name in parts}
         return Loss(ordered, {name: w for name, w in weights.items() if name in parts}, scalars)
@@ -160,6 +161,8 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
             parts["anchor"] = sum(moved[1:], moved[0])
         if self.config.kl_weight and self.ctx.step_index % self.config.kl_every == 0:
             parts["kl"] = r.mean(self.ctx.reference.per_token(r, _kl, against=self.ctx.policy))
+        if self.config.nll_weight:
+            parts["nll"] = -r.mean(self.ctx.policy.token_logprobs(r))
         return self._shifts(r, h, ref)
 
     @torch.no_grad()
