@@ -9,13 +9,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from unlearn_suite import TrainingError
+from unlearn_suite import ModelShape, TrainingError
 from unlearn_suite.testing.tiny import tiny_model
 from unlearn_suite_toxicity.probe_directions import closed_form, weights
 from unlearn_suite_toxicity.probe_directions import losses as own
 from unlearn_suite_toxicity.probe_directions.config import ProbeDirectionsConfig
 from unlearn_suite_toxicity.probe_directions.directions import Axis, Direction
 from unlearn_suite_toxicity.probe_directions.greedy import confined
+from unlearn_suite_toxicity.probe_directions.objective import ProbeDirections
 
 D = 8
 
@@ -124,6 +125,15 @@ def test_a_confined_term_has_the_same_value_and_a_gradient_for_its_parameters_on
 
 
 @pytest.mark.parametrize(
+    ("option", "needed"),
+    [({}, False), *(({name: 1.0}, True) for name in ("kl_weight", "ce_weight", "nll_weight"))],
+)
+def test_what_reads_the_next_tokens_asks_for_the_whole_depth(option, needed):
+    config = ProbeDirectionsConfig(blocks=(1, 2), **{"kl_weight": 0.0, **option})
+    assert ProbeDirections(config).requirements(ModelShape.of(tiny_model())).logits is needed
+
+
+@pytest.mark.parametrize(
     "options",
     [
         {"loss": "cosine", "positions": "all", "match_lengths": True},
@@ -131,6 +141,7 @@ def test_a_confined_term_has_the_same_value_and_a_gradient_for_its_parameters_on
         {"loss": "logit", "detach_below": True},
         {"direction": "leace-edit"},
         {"direction": "multi", "subspace": 2},
+        {"nll_weight": 1.0, "kl_weight": 0.0},
         {"layer_weights": "learned", "ce_weight": 1.0, "train": {"steps": 6, "micro_batch": 2}},
     ],
     ids=lambda o: ",".join(map(str, o.items())),

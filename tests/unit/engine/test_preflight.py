@@ -19,7 +19,6 @@ from unlearn_suite.engine.preflight.record import Tape
 from unlearn_suite.engine.preflight.scale import Scale, Width
 from unlearn_suite.engine.preflight.skim import skim
 from unlearn_suite.engine.preflight.stamps import Stamps
-from unlearn_suite.engine.preflight.stand_in import FoldedTokenizer
 from unlearn_suite.engine.watch import Watch
 from unlearn_suite.models.outline import on_meta
 from unlearn_suite.specs import Diagnostics, Lora, Stop, Train
@@ -225,32 +224,13 @@ def test_a_number_is_split_into_widths():
         Scale([Width("a", 2, 3, 1), Width("b", 3, 5, 1)])
 
 
-def test_kinds_of_steps_are_told_apart(examples, folder, services):
-    job = StageJob(
-        index=0,
-        objective=Ratio(Config()),
-        train=Train(steps=12, batch=2, length=16),
-        required_roles=ROLES,
-        examples=examples,
-        seed=0,
-        artifacts=folder,
-        checkpoints=folder,
-        services=services,
-        on_step=lambda step, scalars: None,
-    )
-    found = family()
-    kinds = skim(found.twin(0), FoldedTokenizer(tiny_tokenizer(), found.vocabulary), job).kinds
-    assert [k.share for k in kinds] == [0.75, 0.25]
-    assert kinds[1].largest % 4 == 3
-
-
-@pytest.mark.parametrize("options", [{}, {"recompute": True}, {"micro_batch": 1}, {"lora": Lora(rank=4)}])
-def test_all_hollow_blocks_at_once_are_counted_as_one_by_one(options, examples, folder, services, monkeypatch):
-    def kinds(objective):
+@pytest.fixture
+def skimmed(examples, folder, services):
+    def of(objective, train):
         job = StageJob(
             index=0,
             objective=objective,
-            train=Train(steps=8, batch=2, length=16, **options),
+            train=train,
             required_roles=ROLES,
             examples=examples,
             seed=0,
@@ -262,14 +242,26 @@ def test_all_hollow_blocks_at_once_are_counted_as_one_by_one(options, examples, 
         found = family()
         return skim(found.twin(0), found.folded(tiny_tokenizer()), job)
 
+    return of
+
+
+def test_kinds_of_steps_are_told_apart(skimmed):
+    kinds = skimmed(Ratio(Config()), Train(steps=12, batch=2, length=16)).kinds
+    assert [k.share for k in kinds] == [0.75, 0.25]
+    assert kinds[1].largest % 4 == 3
+
+
+@pytest.mark.parametrize("options", [{}, {"recompute": True}, {"micro_batch": 1}, {"lora": Lora(rank=4)}])
+def test_all_hollow_blocks_at_once_are_counted_as_one_by_one(options, skimmed, monkeypatch):
+    train = Train(steps=8, batch=2, length=16, **options)
     makes = [lambda: Ratio(Config()), lambda: Attacked(Config())]
     if not {"lora", "recompute"} & options.keys():
         makes.append(lambda: Watching(Config()))
     if "lora" in options:
         pytest.importorskip("peft")
-    at_once = [kinds(make()) for make in makes]
+    at_once = [skimmed(make(), train) for make in makes]
     monkeypatch.setattr(hollow, "_take_at_once", lambda *_: None)
-    assert at_once == [kinds(make()) for make in makes]
+    assert at_once == [skimmed(make(), train) for make in makes]
 
 
 def test_what_comes_again_is_played_twice_but_for_what_it_leaves():
