@@ -213,8 +213,8 @@ class ObjectiveSpec:
     """An unlearning objective.
 
     `load` names a subclass of `Objective`. `roles` are the data roles each step's batch must hold; "{option}" stands
-    for a role that an option names. `optional_roles` are given to `setup` when the problem has them. `train` overrides
-    the engine's defaults of a stage, by `Train`'s field names. `presets` is a packaged YAML file,
+    for a role that an option names. `optional_roles` are there when the problem has them; no other role is to be seen.
+    `train` overrides the engine's defaults of a stage, by `Train`'s field names. `presets` is a packaged YAML file,
     "package:path/in/package.yaml", of settings by name (see `plan.presets.PresetWords`).
     """
 
@@ -352,7 +352,8 @@ class AttackConfig(Config):
 
 @dataclass(frozen=True)
 class AttackSpec:
-    """An attack on unlearned weights. `load` names a subclass of `Attack`; `roles` as in `ObjectiveSpec`."""
+    """An attack on unlearned weights. `load` names a subclass of `Attack`; `roles` as in `ObjectiveSpec`,
+    and no other role is to be seen."""
 
     name: str
     summary: str

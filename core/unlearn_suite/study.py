@@ -49,8 +49,10 @@ class Cell:
     ("random"), or ("start") the model that its "stages" with "seed" make of the roles "data", named by "key".
     "control": the problem itself begins from another one, so this arm only stands beside the others.
     `chat`: prompts are turns of the model's chat template, in training and evaluation.
-    `attacks`, on the unlearned weights: [{"name", "use", "with", "points", "scores"}], `scores` naming the metric
-    entries that are scored at each of the `points` ({"strength", "at"}).
+    `attacks`, on the unlearned weights: [{"name", "use", "with", "points", "scores", "data", "key"}], `scores` naming
+    the metric entries that are scored at each of the `points` ({"strength", "at"}), `data` the roles that the attack
+    sees. `training`: {"data", "key"}, the roles that the stages see and a name of everything that decides the weights
+    they end with: cells with an equal key take them over from one another. {} without stages.
     """
 
     id: str
@@ -69,6 +71,7 @@ class Cell:
     start: Json = field(default_factory=lambda: {"from": "original", "control": False})
     chat: bool = False
     attacks: list[Json] = field(default_factory=list)
+    training: Json = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
@@ -91,7 +94,7 @@ class Cell:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Cell:
         """The cell of a cell.json. Raises KeyError when a field is missing; ignores unknown ones."""
-        later = ("start", "chat", "attacks")
+        later = ("start", "chat", "attacks", "training")
         return cls(**{one.name: data[one.name] for one in fields(cls) if one.name not in later or one.name in data})
 
 
@@ -134,7 +137,7 @@ class _Study:
         }
         stages = arm.stages_for(problem)
         identity = self._models[model.label]
-        start = self._start(problem, identity, data, sources)
+        start = self._start(problem, identity, sources)
         begun = f"{identity}+{start['key']}" if start else identity
         begin = arm.begin_for(problem)
         chat = problem.chat
@@ -150,6 +153,7 @@ class _Study:
         plugins = {HOST: __version__, **_versions(entries)}
         precision = self.plan.compute.precision
         own = begun if begin == "start" else identity
+        begins = {"start": start["key"] if begin == "start" else begin} if begin != "original" else {}
         matter = {
             "model": identity,
             "data": sources,
@@ -162,7 +166,7 @@ class _Study:
             "precision": precision,
             "seed": seed,
             "plugins": plugins,
-            **({"start": start["key"] if begin == "start" else begin} if begin != "original" else {}),
+            **begins,
             **_chat(chat),
             **({"attacks": [self._attack_identity(use, problem) for use in attacks]} if attacks else {}),
         }
@@ -182,30 +186,49 @@ class _Study:
             summary={"problem": problem.summary, "source": problem.source, "family": arm.family},
             start={"from": begin, "control": _is_control(arm, problem), **(start if begin == "start" else {})},
             chat=chat,
-            attacks=[_attack(use, problem) for use in attacks],
+            attacks=[self._attack(use, problem, sources) for use in attacks],
+            training=self._training(problem, stages, identity, seed, sources, begins) if stages else {},
         )
 
-    def _start(self, problem: Problem, model: str, data: Json, sources: Json) -> Json:
-        """The stages that make the model a problem begins with, and what they depend on; {} when there are none.
-
-        They see the roles that they name and no others, so problems that differ in other roles share the result.
-        """
+    def _start(self, problem: Problem, model: str, sources: Json) -> Json:
+        """The stages that make the model a problem begins with, and what they depend on; {} when there are none."""
         if not problem.start:
             return {}
-        named = {role for stage in problem.start for role in (*stage.roles, *stage.spec.optional_roles)}
-        roles = [role for role in data if role in named]
-        entries = [*(stage.entry for stage in problem.start), *(u.entry for role in roles for u in problem.data[role])]
         seed = self.plan.seeds[0]
+        made = self._training(problem, problem.start, model, seed, sources, {})
+        return {"stages": [_stage(stage) for stage in problem.start], "seed": seed, **made}
+
+    def _training(
+        self, problem: Problem, stages: Sequence[Stage], model: str, seed: int, sources: Json, begins: Json
+    ) -> Json:
+        """What the stages see and depend on: the roles that they name and no others, so that cells which differ in
+        metrics and other roles share the result."""
+        named = {role for stage in stages for role in (*stage.roles, *stage.spec.optional_roles)}
+        roles = [role for role in problem.data if role in named]
+        entries = [*(stage.entry for stage in stages), *(use.entry for role in roles for use in problem.data[role])]
         matter = {
             "model": model,
             "data": {role: sources[role] for role in roles},
-            "stages": [self._stage_identity(stage) for stage in problem.start],
+            "stages": [self._stage_identity(stage) for stage in stages],
             "precision": self.plan.compute.precision,
             "seed": seed,
             "plugins": {HOST: __version__, **_versions(entries)},
+            **begins,
             **_chat(problem.chat),
         }
-        return {"stages": [_stage(s) for s in problem.start], "seed": seed, "data": roles, "key": digest(matter, 16)}
+        return {"data": roles, "key": digest(matter, 16)}
+
+    def _attack(self, use: AttackUse, problem: Problem, sources: Json) -> Json:
+        """An attack, and a name of all that it depends on beside the weights it is tried on."""
+        roles = [role for role in problem.data if role in use.spec.roles_for(use.config)]
+        entries = [use.entry, *(source.entry for role in roles for source in problem.data[role])]
+        identity = self._attack_identity(use, problem)
+        matter = {
+            **{part: identity[part] for part in ("use", "with", "points")},
+            "data": {role: sources[role] for role in roles},
+            "plugins": {HOST: __version__, **_versions(entries)},
+        }
+        return {**_attack(use, problem), "data": roles, "key": digest(matter, 16)}
 
     def _data(self, use: DataUse) -> Json:
         options = use.config.model_dump(mode="json")

@@ -128,10 +128,18 @@ def _list(cells: list[Cell], path: Path, found: list[CellEstimate] | None, as_js
         click.echo(f"{state:{width}}  {cell.id}  {cell.folder}")
     for line in _starts(cells, path):
         click.echo(line)
-    to_do = sum(state != "done" for _, state in states)
-    click.echo(f"{len(cells)} cells, {to_do} to do, in {path}")
+    to_do = [cell for cell, state in states if state != "done"]
+    known = sum(_is_trained(cell, path) for cell in to_do)
+    told = f" ({known} trained already, as other cells of this run)" if known else ""
+    click.echo(f"{len(cells)} cells, {len(to_do)} to do{told}, in {path}")
     if found is not None:
         print_estimates(found)
+
+
+def _is_trained(cell: Cell, path: Path) -> bool:
+    from ..store import RunDir
+
+    return any(twin.patch_path.exists() for twin in RunDir(path).twins(cell.to_json()))
 
 
 def _starts(cells: list[Cell], path: Path) -> Iterator[str]:

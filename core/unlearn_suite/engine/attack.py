@@ -41,7 +41,7 @@ class AttackContext:
         self.tokenizer = tokenizer
         """its tokenizer"""
         self.examples = examples
-        """the raw examples of every data role of the problem"""
+        """the raw examples of the data roles that the attack's spec names"""
         self.seed = seed
         """the cell's seed"""
         self.originals = originals
@@ -80,7 +80,7 @@ class AttackContext:
         """A role's examples as tokens, cut at `length`; its `batch(step, size)` is a function of (seed, role, step), on
         the CPU: move it with `.to(ctx.model.device)`.
 
-        Raises `KeyError` for a role that the problem has not, `PlanError` (`no-text`) when no example has two tokens.
+        Raises `KeyError` for a role that is not in `examples`, `PlanError` (`no-text`) when no example has two tokens.
         """
         encoded = encode(self.tokenizer, self.examples[role], length, chat=self.chat)
         return RoleData(role, encoded, self.tokenizer.pad_token_id or 0, self.seed)

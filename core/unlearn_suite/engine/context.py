@@ -87,7 +87,9 @@ class StageContext:
     generator: torch.Generator
     """randomness of this stage, on the CPU; saved with every checkpoint"""
     examples: Mapping[str, Sequence[Example]]
-    """the raw examples of every data role of the problem, but for those that `stop` keeps out of the training"""
+    """the raw examples of the data roles that the cell's stages name (`roles` and `optional_roles` of their objectives,
+    the roles of `stop` and `diagnostics`), but for those that `stop` keeps out of the training. No other role is to be
+    seen: a stage cannot learn from what only metrics read"""
     roles: dict[str, RoleData]
     """the encoded examples of every role that has text: what batches are drawn from"""
     artifacts: Path

@@ -35,7 +35,15 @@ def save(path: Path, model: nn.Module, original: Mapping[str, Tensor], provenanc
         for n, t in original.items()
         if not torch.equal(now[n], t.to(now[n].device))
     }
-    base = {name: tensor_hash(original[name]) for name in changed}
+    _write(path, changed, {name: tensor_hash(original[name]) for name in changed}, provenance)
+
+
+def copy(source: Path, path: Path, provenance: Mapping[str, Any]) -> None:
+    """Write a patch once more, as another one's (atomically)."""
+    _write(path, *load(source), provenance)
+
+
+def _write(path: Path, changed: dict[str, Tensor], base: Mapping[str, str], provenance: Mapping[str, Any]) -> None:
     metadata = {
         "format": FORMAT,
         "base_hashes": json.dumps(base, sort_keys=True),

@@ -178,6 +178,19 @@ class CellDir:
         """Note what a stage cost, in place of what an earlier process noted for it."""
         write_json(self.path / "cost.json", {**self.cost, str(stage): dict(cost)}, durable=False)
 
+    def copy_training(self, other: CellDir) -> None:
+        """Take over another cell's curve, cost, artifacts and what its status says of its training."""
+        for name in ("scalars.jsonl", "cost.json"):
+            if (other.path / name).exists():
+                write_bytes(self.path / name, (other.path / name).read_bytes())
+        for source in other.artifacts.rglob("*"):
+            if source.is_file():
+                write_bytes(self.artifacts / source.relative_to(other.artifacts), source.read_bytes())
+        status = other.status
+        known = {name: status[name] for name in ("stage", "step", "collapse") if name in status}
+        spent = {phase: took for phase, took in (status.get("seconds") or {}).items() if phase in ("start", "train")}
+        self.set_status(**known, trained_by=other.path.name, seconds={**self.status.get("seconds", {}), **spent})
+
     # --- scores
 
     def scores_path(self, entry: str) -> Path:
@@ -227,6 +240,14 @@ class CellDir:
     def samples(self, entry: str) -> list[Json]:
         """Rows {"id", ...texts}; [] when the metric gives none."""
         return read_jsonl(self.samples_path(entry), self._on_torn)
+
+    def copy_scores(self, entry: str, other: CellDir, known: str) -> None:
+        """Take over another cell's scores of `known` as this entry's."""
+        samples = other.samples_path(known)
+        write_bytes(self.samples_path(entry), samples.read_bytes() if samples.exists() else b"")
+        write_bytes(self.scores_path(entry), other.scores_path(known).read_bytes())
+        self._forget_kept(entry)
+        self._add_scored(entry)
 
     def copy_shared(self, entry: str, key: str) -> bool:
         """Take the base model's scores of `key` over as this entry's. False when nobody has computed them."""

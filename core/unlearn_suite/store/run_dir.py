@@ -171,6 +171,14 @@ class RunDir:
         paths = sorted(path.parent for path in self.path.glob("cells/*/cell.json"))
         return [CellDir(path, self.warnings.append) for path in paths]
 
+    def twins(self, cell: Mapping[str, Any]) -> Iterator[CellDir]:
+        """The other cells whose stages end with the weights that those of `cell` (as JSON) do: their `training` is
+        the same. None for a cell without stages."""
+        training, folder = cell.get("training"), _folder(cell)
+        for other in self.cells() if training else ():
+            if other.path.name != folder and other.cell.get("training") == training:
+                yield other
+
     def shared_scores(self, key: str) -> Path:
         """The folder of the base model's scores with this key (it may not exist)."""
         return self.path / "shared" / "scores" / file_name(key)

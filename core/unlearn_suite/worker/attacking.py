@@ -31,8 +31,9 @@ def attack_cell(work: Work) -> bool:
         loaded.bring(None, progress)
         entry = work.catalog.find("attack", attack["use"])
         chat = chat_of(cell, loaded.tokenizer)
+        roles = {role: work.inputs.roles[role] for role in attack["data"]}
         ctx = AttackContext(
-            loaded.model, loaded.tokenizer, work.inputs.roles, cell.seed, dict(loaded.originals), progress.say, chat
+            loaded.model, loaded.tokenizer, roles, cell.seed, dict(loaded.originals), progress.say, chat
         )
         points = list(dict.fromkeys(one.point.name for one in scored))
         try:

@@ -65,6 +65,7 @@ def start_cell(cell: Cell) -> Cell:
         arm="start",
         seed=int(start["seed"]),
         stages=start["stages"],
+        training={"data": start["data"], "key": start["key"]},
         data={role: cell.data[role] for role in start["data"]},
         metrics=[],
         start={"from": "original", "control": False},

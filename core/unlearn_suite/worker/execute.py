@@ -18,6 +18,7 @@ from .data_checks import check_lengths
 from .inputs import Inputs
 from .loaded import borrowed_model, chat_of
 from .scoring import score_cell
+from .taking_over import take_over_scores, take_over_training
 from .training import first_needs, train_cell
 from .work import Work
 
@@ -39,6 +40,9 @@ def execute(cell: Cell, cell_dir: CellDir, catalog: Catalog, run: RunDir, progre
     with clock("load"):
         inputs.load(progress)
     with _named(cell), ExitStack() as stack:
+        if here().lead and (twin := take_over_training(cell, cell_dir, run)):
+            progress.say(f"trained already, as {twin}")
+        here().from_lead(None)
         with clock("model"):
             progress.begin("loading the model", None)
             choose = first_needs(cell, cell_dir, catalog)
@@ -59,6 +63,7 @@ def execute(cell: Cell, cell_dir: CellDir, catalog: Catalog, run: RunDir, progre
             return
         if here().size > 1:  # a patch that was there already is on the model in the CPU's memory
             loaded.model.to(loaded.device)
+        take_over_scores(work)
         with clock("score"):
             if not score_cell(work):
                 raise Interrupted

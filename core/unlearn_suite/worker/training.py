@@ -64,7 +64,7 @@ def train_cell(work: Work) -> bool:
         last = index == len(cell.stages) - 1
         target = cell_dir.patch_path if last else _stage_patch(cell_dir, index)
         if lead:
-            patch.save(target, loaded.model, loaded.originals, _provenance(cell))
+            patch.save(target, loaded.model, loaded.originals, provenance(cell))
         progress.end()
     if lead:
         _clear(cell_dir, len(cell.stages))
@@ -158,7 +158,7 @@ def _job(work: Work, index: int) -> tuple[StageJob, str]:
         objective=objective,
         train=train,
         required_roles=spec.roles_for(objective.config),
-        examples=work.inputs.roles,
+        examples={role: work.inputs.roles[role] for role in cell.training["data"]},
         seed=cell.seed,
         artifacts=Path(cell_dir.artifacts) / f"stage{index}",
         checkpoints=Path(cell_dir.checkpoints),
@@ -173,7 +173,8 @@ def _job(work: Work, index: int) -> tuple[StageJob, str]:
     return job, spec.name
 
 
-def _provenance(cell: Cell) -> dict[str, Any]:
+def provenance(cell: Cell) -> dict[str, Any]:
+    """What a patch says of the cell that it was made for."""
     keys = ("id", "problem", "model", "arm", "seed", "model_ref", "start", "stages", "precision", "plugins")
     whole = cell.to_json()
     return {key: whole[key] for key in keys}
