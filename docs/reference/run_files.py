@@ -13,7 +13,7 @@ FILES = {
     "results/summary.json": "the numbers of the report: per problem, arm and value, with intervals and verdicts",
     "report/index.html": "the report, one page that needs no network",
     "cells/*/cell.json": "what the cell is: everything its id is made of",
-    "cells/*/status.json": "its state, the metric entries that are scored, the files of its result, whose training it took over",
+    "cells/*/status.json": "its state, what is scored, the files of its result, whose training it took over",
     "cells/*/progress.json": "what a worker process last told; nothing depends on it",
     "cells/*/scalars.jsonl": "the training curve: stage, step and the objective's scalars",
     "cells/*/cost.json": "what each stage cost: seconds, tokens, FLOPs, memory",

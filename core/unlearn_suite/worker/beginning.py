@@ -17,16 +17,12 @@ import torch
 from ..engine.distributed import here
 from .inputs import Inputs
 from .training import is_under_way, train_cell
-from .work import Work
+from .work import Interrupted, Work
 
 if TYPE_CHECKING:
     from ..runner.progress import Progress
     from ..store import RunDir
     from ..study import Cell
-
-
-class Interrupted(KeyboardInterrupt):
-    """A stop was asked for and everything is saved."""
 
 
 def begin(work: Work) -> None:

@@ -13,14 +13,14 @@ from ..evaluate.encode import Encoder, max_length_of
 from ..plugins.entry import KINDS
 from ..study import check_versions
 from .attacking import attack_cell
-from .beginning import Interrupted, begin
+from .beginning import begin
 from .data_checks import check_lengths
 from .inputs import Inputs
 from .loaded import borrowed_model, chat_of
 from .scoring import score_cell
 from .taking_over import take_over_scores, take_over_training
 from .training import first_needs, train_cell
-from .work import Work
+from .work import Interrupted, Work
 
 if TYPE_CHECKING:
     from ..plugins import Catalog

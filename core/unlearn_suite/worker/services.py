@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..engine.distributed import here
 from ..evaluate.model import EvalModel
 from ..evaluate.text import text_statistics
 from ..store.atomic import write_json
 from ..study import digest
 from .loaded import chat_of
 from .weights import made_of
+from .work import Interrupted
 
 if TYPE_CHECKING:
     from ..runner.progress import Progress
@@ -37,12 +39,18 @@ class StageServices:
         self._loaded.bring(None, self._progress)
         model = EvalModel(self._loaded.model, self._loaded.tokenizer, device=self._loaded.device, chat=self._chat)
         self._progress.begin("sampling from the model", len(prompts) * n)
-        model.progress = lambda done, _: self._progress.update(done)
+        model.progress = self._sampled
         texts = model.generate(
             prompts, max_new_tokens=max_new_tokens, n=n, temperature=temperature, top_p=top_p, seed=seed
         )
         self._progress.end()
         return texts
+
+    def _sampled(self, done: int, _: int) -> None:
+        """A requested stop does not wait for the last text; among several processes, which go in step, it does."""
+        self._progress.update(done)
+        if self._progress.stop_requested() and here().size == 1:
+            raise Interrupted
 
     def memo(self, name: str, key: Any, build: Callable[[], Any]) -> Any:
         identity = digest({"name": name, "key": key, **self._weights}, 20)

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from .loaded import LoadedModel
 
 
+class Interrupted(KeyboardInterrupt):
+    """A stop was asked for and everything is saved."""
+
+
 @dataclass(frozen=True)
 class Work:
     """A cell under way: what it is, where it is written, and what it is computed with."""
