@@ -19,7 +19,8 @@ MEMORY = {
 
 @dataclass(frozen=True)
 class CostRow:
-    """One stage of one cell as text. `part`: which steps the numbers are of, when not all."""
+    """One stage of one cell as text. `part`: which steps the numbers are of, when not all, and whose they are, when the
+    cell took its training over."""
 
     cell: CellData
     stage: str
@@ -64,7 +65,9 @@ def _row(cell: CellData, index: int, cost: Mapping[str, Any]) -> CostRow:
     name = str(stage.get("use", "")).rpartition("/")[2]
     first, steps = int(_value(cost, "first_step") or 0), int(_value(cost, "steps") or 0)
     planned = (stage.get("train") or {}).get("steps", first + steps)
-    whole = first == 0 and steps == planned
+    parts = [] if first == 0 and steps == planned else [f"steps {first + 1} to {first + steps} of {planned}"]
+    if owner := cell.status.get("trained_by"):
+        parts.append(f"as {owner}, not again")
     flops, inside = _value(cost, "flops"), _value(cost, "step_seconds")
     used = _value(cost, "utilisation")
     speed = f"{number(flops / inside / 1e12)} TFLOP/s" if flops and inside else ""
@@ -72,7 +75,7 @@ def _row(cell: CellData, index: int, cost: Mapping[str, Any]) -> CostRow:
     return CostRow(
         cell=cell,
         stage=f"{index + 1}: {name}" if len(stages) > 1 else "",
-        part="" if whole else f"steps {first + 1} to {first + steps} of {planned}",
+        part="; ".join(parts),
         time=seconds(_value(_mapping(cost, "seconds"), "train")),
         rate=_places(_value(cost, "tokens_per_second")),
         work=number(flops / 1e12) if flops else "–",

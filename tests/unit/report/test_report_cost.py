@@ -52,6 +52,13 @@ def test_a_resumed_stage_is_told_as_a_part(made: Any) -> None:
     assert row.speed.endswith("TFLOP/s, 41 % of peak")
 
 
+def test_training_that_was_taken_over_is_told_as_anothers(made: Any) -> None:
+    folder = made.cell("everyday-knowledge", "cosine-rmu", 0)
+    made.train(folder)
+    folder.set_status(trained_by="everyday-knowledge.smol.cosine-rmu.s0.0123456789")
+    assert only_row(made).part == "as everyday-knowledge.smol.cosine-rmu.s0.0123456789, not again"
+
+
 def test_numbers_that_are_missing_stay_missing(made: Any) -> None:
     folder = made.cell("everyday-knowledge", "cosine-rmu", 0)
     made.train(folder)
