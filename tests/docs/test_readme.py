@@ -74,7 +74,7 @@ def test_the_shipped_plans_are_fine(capsys, tmp_path):
     assert ROOT / "docs/plans/quickstart.yaml" in plans
     for name in ("tofu", "rtp", "second"):  # what a user puts beside the plan
         (tmp_path / name).mkdir()
-    named = re.findall(r"\bdata/[\w./]+", "".join(plan.read_text() for plan in plans))
+    named = re.findall(r"\b(?:data|arc)/[\w./-]+", "".join(plan.read_text() for plan in plans))
     for name in (*named, "data/custom/forget.jsonl", "data/custom/retain.jsonl"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch() if "." in name else (tmp_path / name).mkdir(exist_ok=True)
