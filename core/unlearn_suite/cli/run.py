@@ -129,17 +129,20 @@ def _list(cells: list[Cell], path: Path, found: list[CellEstimate] | None, as_js
     for line in _starts(cells, path):
         click.echo(line)
     to_do = [cell for cell, state in states if state != "done"]
-    known = sum(_is_trained(cell, path) for cell in to_do)
-    told = f" ({known} trained already, as other cells of this run)" if known else ""
+    keys = _trained(path) if to_do else set()
+    known = sum(cell.training.get("key") in keys for cell in to_do)
+    told = f" ({known} trained already)" if known else ""
     click.echo(f"{len(cells)} cells, {len(to_do)} to do{told}, in {path}")
     if found is not None:
         print_estimates(found)
 
 
-def _is_trained(cell: Cell, path: Path) -> bool:
+def _trained(path: Path) -> set[str]:
+    """The trainings whose weights a cell of the run holds."""
     from ..store import RunDir
 
-    return any(twin.patch_path.exists() for twin in RunDir(path).twins(cell.to_json()))
+    held = [cell.cell.get("training") for cell in RunDir(path).cells() if cell.patch_path.exists()]
+    return {training["key"] for training in held if training}
 
 
 def _starts(cells: list[Cell], path: Path) -> Iterator[str]:
