@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from unlearn_suite.errors import PlanError
-from unlearn_suite.study import _versions, check_versions
+from unlearn_suite.study.identity import check_versions, versions_of
 
 
 def entries(*pairs: tuple[str, str]) -> Any:
@@ -16,13 +16,13 @@ def entries(*pairs: tuple[str, str]) -> Any:
 
 
 def test_plugin_files_of_one_name_all_count() -> None:
-    one, other = _versions(entries(("obj", "a1"), ("obj", "b1"))), _versions(entries(("obj", "a2"), ("obj", "b1")))
+    one, other = versions_of(entries(("obj", "a1"), ("obj", "b1"))), versions_of(entries(("obj", "a2"), ("obj", "b1")))
     assert one == {"obj": "a1, b1"} != other
     check_versions(one, entries(("obj", "a1"), ("obj", "b1"), ("more", "1")), "cell")
 
 
 def test_a_plugin_that_changed_under_way_is_refused() -> None:
-    planned = _versions(entries(("obj", "a1"), ("host", "0.1.0")))
+    planned = versions_of(entries(("obj", "a1"), ("host", "0.1.0")))
     check_versions(planned, entries(("obj", "a1"), ("host", "0.1.0")), "cell")
     with pytest.raises(PlanError, match="obj changed while the run was under way"):
         check_versions(planned, entries(("obj", "a2"), ("host", "0.1.0")), "cell")

@@ -1,101 +1,27 @@
-"""Plan x Catalog -> ordered cells, each named by a hash of everything that can change its result."""
+"""All cells of a plan, each named by a hash of everything that can change its result."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import to_jsonable_python
 
-from . import __version__
-from .errors import PlanError, PluginError
-from .plan.model import Arm, AttackUse, DataUse, EntryLike, MetricUse, Model, Plan, Problem, Stage
-from .plugins import Entry, blame, load_target
-from .specs import AttackPoint, Config, DatasetSpec
+from .. import __version__
+from ..plan.model import Arm, AttackUse, DataUse, MetricUse, Model, Plan, Problem, Stage
+from ..plugins import Entry, blame
+from ..specs import Config
+from .cell import Cell, Json
+from .identity import canonical, content_hash, digest, fingerprint, versions_of
 
-Json = dict[str, Any]
 Identity = Callable[[Mapping[str, Any]], str]
 HOST = "unlearn-suite"
 # A checkpoint's spacing never changes a result: a resumed run ends with the same bits.
 HARMLESS_TRAIN_KEYS = ("save_every",)
 # Where activations are kept never changes a result; whether they are can change its last bits.
 SAME_KEEP = ("auto", "memory", "disk")
-
-
-def canonical(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, no spaces. Equal values give equal texts."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def digest(value: Any, length: int = 64) -> str:
-    """The first `length` hex digits of the SHA-256 of a value's canonical JSON."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One problem x model x arm x seed, with every option resolved. JSON-able: it is cell.json.
-
-    `data`: role -> [{"use", "with", "fingerprint"}]; `stages`: [{"use", "with", "train"}];
-    `metrics`: [{"name", "use", "with", "data", "want", "show", "key", "combines", "summary", "values"}], `key` naming
-    the scores of the base model, which all cells with an equal key share, `combines` as in `MetricSpec` (such an
-    entry is not scored), and `values` holding each value's `ValueSpec`. `use` is always "distribution/name".
-    `compute` never changes a result. `plugins` maps each distribution that is used to its version.
-    `start`: what the stages begin from, {"from", "control"}: the published model ("original"), one of random weights
-    ("random"), or ("start") the model that its "stages" with "seed" make of the roles "data", named by "key".
-    "control": the problem itself begins from another one, so this arm only stands beside the others.
-    `chat`: prompts are turns of the model's chat template, in training and evaluation.
-    `attacks`, on the unlearned weights: [{"name", "use", "with", "points", "scores", "data", "key"}], `scores` naming
-    the metric entries that are scored at each of the `points` ({"strength", "at"}), `data` the roles that the attack
-    sees. `training`: {"data", "key"}, the roles that the stages see and a name of everything that decides the weights
-    they end with: cells with an equal key take them over from one another. {} without stages.
-    """
-
-    id: str
-    problem: str
-    model: str
-    arm: str
-    seed: int
-    model_ref: Json
-    data: dict[str, list[Json]]
-    stages: list[Json]
-    metrics: list[Json]
-    precision: str
-    compute: Json
-    plugins: dict[str, str]
-    summary: Json
-    start: Json = field(default_factory=lambda: {"from": "original", "control": False})
-    chat: bool = False
-    attacks: list[Json] = field(default_factory=list)
-    training: Json = field(default_factory=dict)
-
-    @property
-    def folder(self) -> str:
-        """The cell's folder name below `cells/`."""
-        return f"{self.problem}.{self.model}.{self.arm}.s{self.seed}.{self.id}"
-
-    @property
-    def is_base(self) -> bool:
-        """True for an arm without stages that begins as the problem does: the untouched model."""
-        return not self.stages and not self.start["control"]
-
-    @property
-    def trains(self) -> bool:
-        """False when no stage is ever run for this cell."""
-        return bool(self.stages or self.start.get("stages"))
-
-    def to_json(self) -> Json:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Cell:
-        """The cell of a cell.json. Raises KeyError when a field is missing; ignores unknown ones."""
-        later = ("start", "chat", "attacks", "training")
-        return cls(**{one.name: data[one.name] for one in fields(cls) if one.name not in later or one.name in data})
 
 
 def build_cells(plan: Plan, *, identity: Identity) -> list[Cell]:
@@ -150,7 +76,7 @@ class _Study:
             *(m.entry for m in problem.metrics),
             *(a.entry for a in attacks),
         ]
-        plugins = {HOST: __version__, **_versions(entries)}
+        plugins = {HOST: __version__, **versions_of(entries)}
         precision = self.plan.compute.precision
         own = begun if begin == "start" else identity
         begins = {"start": start["key"] if begin == "start" else begin} if begin != "original" else {}
@@ -212,7 +138,7 @@ class _Study:
             "stages": [self._stage_identity(stage) for stage in stages],
             "precision": self.plan.compute.precision,
             "seed": seed,
-            "plugins": {HOST: __version__, **_versions(entries)},
+            "plugins": {HOST: __version__, **versions_of(entries)},
             **begins,
             **_chat(problem.chat),
         }
@@ -226,7 +152,7 @@ class _Study:
         matter = {
             **{part: identity[part] for part in ("use", "with", "points")},
             "data": {role: sources[role] for role in roles},
-            "plugins": {HOST: __version__, **_versions(entries)},
+            "plugins": {HOST: __version__, **versions_of(entries)},
         }
         return {**_attack(use, problem), "data": roles, "key": digest(matter, 16)}
 
@@ -301,31 +227,6 @@ class _Study:
         return self._files[path]
 
 
-def _by_distribution(entries: Iterable[EntryLike]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
-    for entry in entries:
-        found.setdefault(entry.distribution, set()).add(entry.version)
-    return found
-
-
-def _versions(entries: Iterable[EntryLike]) -> dict[str, str]:
-    """{distribution: version}; of plugin files of one name, all versions."""
-    return {name: ", ".join(sorted(versions)) for name, versions in _by_distribution(entries).items()}
-
-
-def check_versions(plugins: Mapping[str, str], entries: Iterable[EntryLike], where: str) -> None:
-    """Raises `PlanError` when a plugin of a cell is no longer in the version that the cell was planned with."""
-    have = _by_distribution(entries)
-    for name, versions in plugins.items():
-        if name in have and not set(versions.split(", ")) <= have[name]:
-            raise PlanError(
-                f"the plugin {name} changed while the run was under way",
-                code="plugin-changed",
-                where=where,
-                hint="run the command again: what was made with it before is kept apart",
-            )
-
-
 def _chat(chat: bool) -> Json:
     """What chat turns add to an identity: nothing where there are none."""
     return {"chat": True} if chat else {}
@@ -346,53 +247,8 @@ def _points(use: AttackUse) -> list[Json]:
         return [asdict(point) for point in use.config.points()]
 
 
-@dataclass(frozen=True)
-class Attacked:
-    """A metric entry that is scored at a point of an attack."""
-
-    attack: str
-    point: AttackPoint
-    metric: str
-
-    @property
-    def name(self) -> str:
-        """What its scores are called."""
-        return f"{self.metric}@{self.attack} {self.point.name}"
-
-
-def attacked(attacks: Sequence[Mapping[str, Any]]) -> Iterator[Attacked]:
-    """All that the `attacks` of a cell score, in the order in which they do."""
-    for attack in attacks:
-        for point in attack["points"]:
-            yield from (Attacked(attack["name"], AttackPoint(**point), metric) for metric in attack["scores"])
-
-
 def _is_control(arm: Arm, problem: Problem) -> bool:
     return arm.begin_for(problem) != ("start" if problem.start else "original")
-
-
-def fingerprint(entry: EntryLike, config: Config, examples: Sequence[Any] | None = None) -> str:
-    """The dataset's own fingerprint, or the hash of its `examples` (None: they are loaded). Raises `PluginError`."""
-    spec = entry.spec
-    assert isinstance(spec, DatasetSpec)
-    if spec.fingerprint:
-        return str(load_target(spec.fingerprint)(config))
-    found: Sequence[Any] = load_target(spec.load)(config) if examples is None else examples
-    try:
-        return digest([to_jsonable_python(asdict(example)) for example in found])
-    except (PydanticSerializationError, ValueError) as error:
-        message = f"dataset {entry.qualified!r} has an example whose `meta` is not plain data: {error}"
-        hint = "use text, numbers, lists and mappings in `meta`"
-        raise PluginError(message, code="plugin-data", where=entry.distribution, hint=hint) from error
-
-
-def content_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, or of the names and bytes of all files in a folder."""
-    if not path.is_dir():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return digest([[file.relative_to(path).as_posix(), content_hash(file)] for file in files])
 
 
 def _stage(stage: Stage) -> Json:
