@@ -133,3 +133,19 @@ def test_an_error_on_one_process_is_the_error_of_the_cell(folder):
     assert found["state"] == "failed", out + log
     assert "KeyError" in found["error"]["message"] and "faulty.py" in found["error"]["where"], log
     assert process.returncode == 3 and "Traceback" not in out
+
+
+def test_what_another_cell_has_trained_is_taken_over_by_all(folder, monkeypatch):
+    here(folder, "runs", monkeypatch)
+    before = cell(folder, "trained")
+    more = "metrics: [{name: more, use: perplexity, data: forget}, "
+    (folder / "plan.yaml").write_text(PLAN.replace("DEVICES", "2").replace("metrics: [", more))
+    process = start(folder, "trained")
+    out, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, out
+    (after,) = (path for path in before.parent.glob("*.trained.*") if path != before)
+    assert json.loads((after / "status.json").read_text())["trained_by"] == before.name
+    assert (after / "scalars.jsonl").read_bytes() == (before / "scalars.jsonl").read_bytes()
+    taken, trained = (load_file(path / "patch.safetensors") for path in (after, before))
+    assert taken.keys() == trained.keys() and all(torch.equal(taken[name], trained[name]) for name in trained)
+    assert (after / "scores" / "more.jsonl").exists()

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unlearn_suite import Example
+from unlearn_suite import Example, TrainingError
 from unlearn_suite.engine.loop import StageJob, run_stage
 from unlearn_suite.specs import Train
 from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
@@ -230,6 +230,31 @@ def test_an_attack_that_explodes_is_told_once(tmp_path):
     for ratio in (9.0, 11.0, 400.0):
         objective.meta.bite.judge(ratio)
     assert len(services.said) == before + 1 and "11 times" in services.said[-1]
+
+
+def test_an_attack_that_wins_all_back_for_ever_is_told_once(tmp_path):
+    _, objective, _, services = run(tmp_path, steps=1, meta="relearn", inner_loss="rep")
+    before = len(services.said)
+    for after in (0.9, 0.8, 0.85, 0.7, 0.6, 0.5):  # the forget loss falls, so the attack can be withstood
+        objective.meta.bite.judge(1.0, 0.95, after)
+    assert len(services.said) == before
+    for _ in range(4):
+        objective.meta.bite.judge(1.0, 0.95, 0.9)
+    assert len(services.said) == before + 1 and "win back 95 %" in services.said[-1]
+
+
+def test_a_meta_gradient_that_is_not_finite_names_the_attackers_rate(tmp_path):
+    with pytest.raises(TrainingError, match="meta-gradient is not finite at step 0") as raised:
+        run(tmp_path, inner_lr=(2e37, 2e37), benign_share=0.0)
+    assert "inner_lr" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_whether_the_plain_loss_reads_the_attackers_texts(apart, tmp_path):
+    _, objective, _, _ = run(tmp_path, steps=1, inner_loss="rep", attack_texts="apart" if apart else "shared")
+    units = {role: {e.example.unit for e in data.encoded} for role, data in objective.ctx.roles.items()}
+    assert units["meta-attack"] | units["meta-forget"] == set(WORDS) and not units["meta-attack"] & units["meta-forget"]
+    assert units["forget"] == (units["meta-forget"] if apart else set(WORDS))
 
 
 def test_generalise_tells_of_an_explosion_too(tmp_path):

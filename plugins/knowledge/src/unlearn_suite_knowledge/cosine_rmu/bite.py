@@ -19,15 +19,17 @@ ENOUGH = 3
 """measurements before a warning"""
 NOTHING = 1e-3
 """share of the loss below which nothing was forgotten that could be won back: a ratio of roundings, told as 0"""
-NO_OP, EXPLOSION = 0.1, 10.0
+NO_OP, TOO_STRONG, EXPLOSION = 0.1, 0.9, 10.0
 
 
 class Bite:
-    """Measures A now and then; warns once when attacks do nothing, and once when the meta-gradient explodes."""
+    """Measures A now and then; warns once when attacks do nothing, once when they win everything back and training does
+    not change that, and once when the meta-gradient explodes."""
 
     def __init__(self, ctx: StageContext, config: CosineRmuConfig, terms: Terms) -> None:
         self.ctx, self.config, self.terms = ctx, config, terms
         self.seen: list[float] = []
+        self.after: list[float] = []  # L_F after the attack, wherever A was measured
         self.ratios: list[float] = []
         self.warned: list[str] = []
 
@@ -49,8 +51,8 @@ class Bite:
             return 0.0
         return self.ctx.total(next_token_loss(self.ctx.reference, x))
 
-    def judge(self, norm_ratio: float, bite: float | None = None) -> None:
-        """`bite`: of an attack that relearns, when it was measured."""
+    def judge(self, norm_ratio: float, bite: float | None = None, after: float = 0.0) -> None:
+        """`bite`: of an attack that relearns, when it was measured; `after`: L_F at the attacked weights."""
         self.ratios.append(norm_ratio)
         if norm_ratio > EXPLOSION:
             self._warn(
@@ -59,6 +61,7 @@ class Bite:
             )
         if bite is not None:
             self.seen.append(bite)
+            self.after.append(after)
             last = self.seen[-EVERY:]
             if len(last) >= ENOUGH and median(last) < NO_OP:
                 self._warn(
@@ -67,12 +70,25 @@ class Bite:
                     "the meta-gradient says little new: raise inner_lr or inner_steps",
                 )
 
+            if len(last) == EVERY and median(last) > TOO_STRONG and not self._falls():
+                self._warn(
+                    "too-strong",
+                    f"simulated attacks win back {100 * median(last):.2g} % of what was forgotten (median), and the "
+                    "forget loss after them does not fall: lower inner_lr or inner_steps",
+                )
+
+    def _falls(self) -> bool:
+        """Whether L_F after the attack is lower than it was at first."""
+        return median(self.after[-ENOUGH:]) < median(self.after[:ENOUGH])
+
     def close(self) -> None:
         """The table on the page, where anything was measured."""
         rows: list[list[float | int | str | None]] = []
         if self.seen:
-            state = "ALARM: the attacks do nothing" if "no-op" in self.warned else "quiet"
-            rows.append(["bite", len(self.seen), median(self.seen), min(self.seen), f"median below {NO_OP:g}", state])
+            alarms = {"no-op": "ALARM: the attacks do nothing", "too-strong": "ALARM: the attacks win everything back"}
+            state = next((told for kind, told in alarms.items() if kind in self.warned), "quiet")
+            levels = f"median below {NO_OP:g}, or above {TOO_STRONG:g} to no avail"
+            rows.append(["bite", len(self.seen), median(self.seen), min(self.seen), levels, state])
         if self.ratios:
             worst = max(self.ratios)
             state = "ALARM: the meta-gradient explodes" if worst > EXPLOSION else "quiet"
@@ -89,10 +105,12 @@ class Bite:
             self.ctx.services.warn(f"cosine-rmu, step {self.ctx.step_index}: {text}")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"bites": list(self.seen), "ratios": list(self.ratios), "warned": list(self.warned)}
+        names = {"bites": self.seen, "after": self.after, "ratios": self.ratios, "warned": self.warned}
+        return {name: list(values) for name, values in names.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.seen, self.ratios, self.warned = (list(state[name]) for name in ("bites", "ratios", "warned"))
+        self.seen, self.after = list(state["bites"]), list(state.get("after", ()))
+        self.ratios, self.warned = list(state["ratios"]), list(state["warned"])
 
 
 class Reading:

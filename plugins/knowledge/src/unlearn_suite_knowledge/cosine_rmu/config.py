@@ -74,6 +74,9 @@ class CosineRmuConfig(Config):
     """what the attacker moves: the trained tensors, fresh adapters on every linear map, or every weight"""
     inner_rank: int = Field(8, ge=1)
     """rank of the attacker's adapters (`lora` only)"""
+    attack_texts: Literal["shared", "apart"] = "shared"
+    """whether the plain L_F also reads the half of the forget texts that the attacker (or the unlearning step of
+    `generalise`) has: shared, or apart (only what is measured after it: all must be forgotten by way of the rest)"""
     benign_share: float = Field(0.25, ge=0, le=1)
     """share of relearn's attacks that fine-tune on retain text instead of forget text (`rep`: only when `meta`
     lists benign as well, as such text has nothing to win back there)"""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unlearn_suite import Batch, Scalars, StageContext
+from unlearn_suite import Batch, Scalars, StageContext, TrainingError
 
 from .bite import Bite
 from .config import CosineRmuConfig
@@ -27,7 +27,9 @@ class MetaGradient:
         self.ctx, self.config, self.terms = ctx, config, terms
         self.bite = Bite(ctx, config, terms)
         if config.kinds - {"weight"}:
-            self.ctx.split_role("forget", "meta-attack", "meta-forget")
+            ctx.split_role("forget", "meta-attack", "meta-forget")
+            if config.attack_texts == "apart":
+                ctx.set_role("forget", [one.example for one in ctx.roles["meta-forget"].encoded])
 
     def add(self, batch: Mapping[str, Batch], retain_weight: float) -> Scalars:
         """The meta-gradients of this step, if it has any; what they found. `retain_weight`: a."""
@@ -91,7 +93,7 @@ class MetaGradient:
         bite = reading.value()
         if bite is not None:
             scalars["bite_benign" if benign else "bite"] = bite
-        self.bite.judge(ratio, None if benign else bite)
+        self.bite.judge(ratio, None if benign else bite, found.outer_losses[config.inner_steps])
         return scalars
 
     def _generalise(self, x: Batch, retain: Batch, base_norm: float, weight: float, a: float) -> Scalars:
@@ -139,9 +141,15 @@ class MetaGradient:
         return {"generalise_loss": after, "generalise_norm_ratio": ratio, "inner_displacement": moved}
 
     def _add(self, gradient: Mapping[str, Tensor], base_norm: float, weight: float) -> float:
-        """Add the clipped gradient; returns its norm over `base_norm` before the clipping."""
+        """Add the clipped gradient; returns its norm over `base_norm` before the clipping. Raises `TrainingError`."""
         self.ctx.policy.clear()
         norm = float(self.ctx.global_norm(list(gradient.values())))
+        if not math.isfinite(norm):
+            raise TrainingError(
+                f"the meta-gradient is not finite at step {self.ctx.step_index}: the simulated attack explodes",
+                code="non-finite",
+                hint="lower `inner_lr` or `inner_steps`",
+            )
         factor = weight * min(1.0, base_norm / max(norm, 1e-12))
         for name, parameter in self.ctx.trainable.items():
             update = (factor * gradient[name]).to(parameter.dtype)
