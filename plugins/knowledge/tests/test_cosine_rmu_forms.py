@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from unlearn_suite.engine.batch import collate
 from unlearn_suite.engine.loop import StageJob, run_stage
 from unlearn_suite.specs import Train
 from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
+from unlearn_suite_knowledge.cosine_rmu import directions
 from unlearn_suite_knowledge.cosine_rmu.config import CosineRmuConfig
 from unlearn_suite_knowledge.cosine_rmu.objective import CosineRmu
+from unlearn_suite_knowledge.cosine_rmu.targets import HashTargets
 
 BLOCK = 2
 WORDS = ["red", "blue", "green", "black"]
@@ -60,6 +63,13 @@ class Stage:
         with torch.no_grad():
             for p in self.ctx.trainable.values():
                 p.add_(0.3 * torch.randn(p.shape, generator=generator))
+        self.ctx.views.clear()
+
+    def grow(self) -> None:
+        """Weights so large that some norms leave [1/2, 4]."""
+        with torch.no_grad():
+            for p in self.ctx.trainable.values():
+                p.mul_(25.0)
         self.ctx.views.clear()
 
     def activations(self, batch, model) -> np.ndarray:
@@ -170,6 +180,66 @@ def test_directions(direction, tmp_path):
             mean[role] = np.concatenate([stage.activations(b, stage.base)[b.mask("content").numpy()] for b in drawn])
         expected = mean["retain"].mean(0) - mean["forget"].mean(0)
         np.testing.assert_allclose(topics["g0"][0][0].numpy(), expected / norm(expected), atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "drawn"), [("gauss", torch.randn), ("rand_pos", torch.rand)])
+def test_plain_directions_are_what_the_generator_says(kind, drawn):
+    h = torch.zeros(3, 32)
+    u = directions.draw(kind, torch.Generator().manual_seed(3), h, h, [])
+    raw = drawn(32, generator=torch.Generator().manual_seed(3)).double()
+    torch.testing.assert_close(u.double(), raw / raw.norm(), atol=1e-7, rtol=1e-6)
+
+
+def test_hashed_directions_are_gaussian_and_a_function_of_the_seed():
+    ctx = SimpleNamespace(shape=SimpleNamespace(hidden_size=64), device=torch.device("cpu"))
+    one, other = (HashTargets(ctx, seed, by_token=True) for seed in (1, 2))
+    rows = 8 * torch.stack([one.row(str(i)) for i in range(2000)])  # of variance 1
+    assert float(rows.mean()) == pytest.approx(0, abs=0.02)
+    assert float(rows.pow(4).mean()) == pytest.approx(3 * 64 / 66, abs=0.06)  # of a uniform point on the sphere
+    assert (rows @ rows.T / 64).triu(1).abs().max() < 6 / 8  # no two alike
+    before = one.row("7")
+    assert not torch.equal(before, other.row("7"))
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(before, other.row("7"))
+
+
+@pytest.mark.parametrize("scale", [2.0, 7.0])
+def test_the_squared_error_has_its_scale_and_no_guard(scale, tmp_path):
+    stage = Stage(tmp_path, forget_form="mse", scale=scale, norm_guard=3.0, retain_weight=2.0)
+    stage.grow()
+    batch = {role: stage.ctx.draw(role, 0) for role in ("forget", "retain")}
+    mask = batch["forget"].mask("content").numpy()
+    h, ref = (stage.activations(batch["forget"], model) for model in (stage.model, stage.base))
+    u = stage.objective.targets(batch["forget"]).double().numpy()
+    size = norm(ref, axis=-1, keepdims=True)
+    forget = (((h - scale * size * u) / size) ** 2).sum(-1)[mask].mean()
+    loss = stage.objective.loss(batch)
+    assert float(loss.parts["norm"].detach()) > 0
+    assert float(loss.total().detach()) == pytest.approx(forget + 2.0 * float(loss.parts["retain"].detach()), rel=1e-4)
+
+
+def test_the_scalars_and_the_guard_on_a_model(tmp_path):
+    stage = Stage(tmp_path, forget_form="both")
+    stage.grow()
+    batch = {role: stage.ctx.draw(role, 0) for role in ("forget", "retain")}
+    h, ref, mask = {}, {}, {}
+    for role, one in batch.items():
+        h[role], ref[role] = stage.activations(one, stage.model), stage.activations(one, stage.base)
+        mask[role] = one.mask("content").numpy()
+    u = stage.objective.targets(batch["forget"]).double().numpy()
+    rho = {role: (norm(h[role], axis=-1) / norm(ref[role], axis=-1))[mask[role]] for role in batch}
+    log = np.log(rho["forget"])
+    guard = np.maximum(log - np.log(4), 0) ** 2 + np.maximum(np.log(0.5) - log, 0) ** 2
+    assert guard.max() > 0
+    expected = {
+        "cos_forget": cosines(h["forget"], u)[mask["forget"]].mean(),
+        "cos_reference": cosines(h["forget"], ref["forget"])[mask["forget"]].mean(),
+        "rho_forget": rho["forget"].mean(),
+        "rho_retain": rho["retain"].mean(),
+    }
+    loss = stage.objective.loss(batch)
+    assert {name: float(value) for name, value in loss.scalars.items()} == pytest.approx(expected, rel=1e-4)
+    assert float(loss.parts["norm"].detach()) == pytest.approx(guard.mean(), rel=1e-4)
 
 
 @pytest.mark.parametrize(
