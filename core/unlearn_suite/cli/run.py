@@ -73,7 +73,8 @@ def run(
     _check_data([cell for cell in chosen if _state(cell, path) != "done"], catalog, plan.compute)
     with RunDir.open(runs, plan.name) as run_dir:
         heads = [{"id": cell.id, "folder": cell.folder} for cell in cells]
-        run_dir.save_plan(plan.path.read_text(encoding="utf-8"), {**resolved(plan), "cells": heads})
+        lock = {**resolved(plan), "cells": heads, "notes": list(plan.notes)}
+        run_dir.save_plan(plan.path.read_text(encoding="utf-8"), lock)
         files = [*plugin_files, *plan.plugins]
         catalog.notify("on_run_start", run=run_dir.info)
         code = _run(chosen, run_dir, catalog, plan.compute, files, sys.stderr if as_json else sys.stdout)

@@ -130,6 +130,17 @@ def test_a_stage_that_cannot_work_fails_its_cell_and_no_other(capsys: pytest.Cap
     assert "Traceback" not in out + err
 
 
+def test_a_preset_that_nobody_has_run_is_told_there_and_on_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    short = "use: cosine-rmu, steps: 2, batch: 2, with: {block: 1, width: 1, meta: none}"
+    preset = "use: cosine-rmu, preset: llama3-8b-reconstruction, steps: 1, with: {meta: none, block: 1, width: 1}"
+    Path("told.yaml").write_text(PLAN.replace("name: tiny", "name: told").replace(short, preset))
+    assert "llama3" in Path("told.yaml").read_text()
+    assert call("run", "told.yaml") == 0
+    note = "llama3-8b-reconstruction&#39; of cosine-rmu has not been run at its scale: check its results"
+    assert note.replace("&#39;", "'") in capsys.readouterr().err
+    assert note in Path("runs/told/report/index.html").read_text()
+
+
 def test_listing_cells_does_not_load_torch() -> None:
     code = "import sys\nfrom unlearn_suite.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit as e:\n"
     code += "    assert e.code == 0\nassert 'torch' not in sys.modules and 'transformers' not in sys.modules"

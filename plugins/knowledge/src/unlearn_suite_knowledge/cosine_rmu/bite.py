@@ -105,8 +105,8 @@ class Bite:
             self.ctx.services.warn(f"cosine-rmu, step {self.ctx.step_index}: {text}")
 
     def state_dict(self) -> dict[str, Any]:
-        names = {"bites": self.seen, "after": self.after, "ratios": self.ratios, "warned": self.warned}
-        return {name: list(values) for name, values in names.items()}
+        numbers = {"bites": list(self.seen), "after": list(self.after), "ratios": list(self.ratios)}
+        return {**numbers, "warned": list(self.warned)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.seen, self.after = list(state["bites"]), list(state.get("after", ()))
