@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ class WordScorer:
 @pytest.fixture(autouse=True)
 def word_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (corpus, causal):
-        monkeypatch.setattr(module, "make_scorer", lambda *_, **__: WordScorer())
+        monkeypatch.setattr(module, "scorer_of", lambda told: WordScorer())
 
 
 def texts(with_prompts: bool = True) -> dict[str, list[Example]]:
@@ -86,11 +87,12 @@ def run_probe_stage(
     roles: dict[str, list[Example]] | None = None,
     services: Any = None,
     arch: str = "llama",
+    shape: Mapping[str, int] | None = None,
     train: Mapping[str, Any] | None = None,
     stop_after: int | None = None,
     **options: Any,
 ) -> Ran:
-    model = tiny_model(arch)
+    model = tiny_model(arch, **(shape or {}))
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     rows: list[dict[str, float]] = []
     services = services or Services()
@@ -130,3 +132,36 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]
 @pytest.fixture
 def roles() -> Callable[..., dict[str, list[Example]]]:
     return texts
+
+
+@pytest.fixture
+def unsure() -> dict[str, list[Example]]:
+    """Roles without prompts, 60 texts of each class, that a tiny model tells apart better than chance and with errors;
+    toxic ones are of the groups "a" (a third) and "b"."""
+    drawn = np.random.default_rng(0)
+
+    def text(letters: str) -> str:
+        return " " + "".join(drawn.choice(list(letters), 8))
+
+    toxic = [
+        Example(f"f{i}", text("abcdefgh" if i % 3 else "abcdefxz"), "Say", group="b" if i % 3 else "a")
+        for i in range(60)
+    ]
+    return {"forget": toxic, "retain": [Example(f"r{i}", text("cdefghij"), "Say") for i in range(60)]}
+
+
+@pytest.fixture
+def pooled() -> Callable[..., Any]:
+    """`pooled(model, ctx, examples, block=1)`: [N, D] float64, the block's output averaged over the response, by
+    transformers' own pass."""
+
+    def read(model: Any, ctx: Any, examples: list[Example], block: int = 1) -> Any:
+        rows = []
+        for batch in ctx.encode("probe", examples).chunks(8):
+            with torch.no_grad():
+                out = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=True)
+            h, mask = out.hidden_states[block + 1].double(), batch.mask("response")[..., None]
+            rows.append(((h * mask).sum(1) / mask.sum(1)).numpy())
+        return np.concatenate(rows)
+
+    return read

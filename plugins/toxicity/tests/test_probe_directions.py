@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from unlearn_suite import Example, TrainingError, losses
-from unlearn_suite_toxicity.probe_directions import corpus, probes
+from unlearn_suite_toxicity.probe_directions import corpus, probes, record
 from unlearn_suite_toxicity.probe_directions import losses as own
 from unlearn_suite_toxicity.probe_directions.config import ProbeDirectionsConfig
 from unlearn_suite_toxicity.probe_directions.directions import Axis
@@ -41,6 +41,19 @@ def test_the_probe_scores_raw_activations_as_the_standardised_fit_does():
     )
     assert probe.auroc == pytest.approx(roc_auc_score(y_val, x_val @ probe.weight))
     assert probe.auroc > 0.8
+
+
+def test_accuracy_is_the_share_on_the_right_side_of_the_probe():
+    x, y = cloud(300, 1.5, 0)
+    x_val, y_val = cloud(201, 1.5, 1)
+    kept = (y_val == 1) | (np.arange(201) % 3 == 0)  # two thirds are toxic: accuracy is no AUROC
+    x_val, y_val = x_val[kept], y_val[kept]
+    probe = probes.fit(x, y, x_val, y_val, path=(0.1,))
+    plain = LogisticRegression(C=0.1, class_weight="balanced", tol=1e-5, max_iter=1000).fit(
+        (x - x.mean(0)) / x.std(0), y
+    )
+    assert probe.accuracy == plain.score((x_val - x.mean(0)) / x.std(0), y_val)
+    assert abs(probe.accuracy - probe.auroc) > 0.01
 
 
 def test_the_probe_points_to_class_one_and_shuffled_labels_fail():
@@ -201,6 +214,23 @@ def test_the_shift_of_benign_text_is_told_and_warned_of(stage):
     assert warned
 
 
+@pytest.mark.parametrize(("old", "fresh", "fires"), [(0.5, 0.61, True), (0.5, 0.59, False), (0.9, 0.6, False)])
+def test_evasion_is_a_fresh_probe_well_above_the_old_one(old, fresh, fires):
+    said = []
+    ctx = SimpleNamespace(services=SimpleNamespace(warn=said.append))
+    record._warn(ctx, {"old_probe": {3: old}, "fresh_probe": {3: fresh}}, {3: 0.0})
+    assert [("block 3" in line, "evaded" in line) for line in said] == [(True, True)] * fires
+
+
+@pytest.mark.parametrize("lr", [1e-5, 3e-2])
+def test_a_stage_warns_of_the_blocks_whose_probe_is_evaded(stage, unsure, lr):
+    ran = stage(roles=unsure, train={"steps": 8, "lr": lr}, retain_weight=0.0, perp_weight=0.0, kappa=-3.0)
+    told = ran.result.closing
+    evaded = [b for b in (1, 2) if told[f"auroc_fresh_probe_{b}"] - told[f"auroc_old_probe_{b}"] > 0.1]
+    assert [b for b in (1, 2) if any(f"block {b} may be evaded" in line for line in ran.services.said)] == evaded
+    assert bool(evaded) == (lr > 1e-3)
+
+
 def test_without_prompts_the_roles_themselves_are_the_classes(stage, roles):
     ran = stage(roles=roles(with_prompts=False), train={"steps": 3})
     assert ran.services.calls == 0 and len(ran.rows) == 3
@@ -218,7 +248,7 @@ def test_too_few_toxic_texts_are_one_clear_error(stage, monkeypatch):
         def score(self, texts):
             return [0.0] * len(texts)
 
-    monkeypatch.setattr(corpus, "make_scorer", lambda *_, **__: Never())
+    monkeypatch.setattr(corpus, "scorer_of", lambda told: Never())
     with pytest.raises(TrainingError, match="only 0 toxic and 80 benign texts"):
         stage()
 
@@ -246,10 +276,10 @@ def test_retain_text_comes_from_all_datasets_of_the_role():
 
 def test_train_and_validation_texts_share_no_prompt(tmp_path):
     examples = [Example(f"{i}-{j}", "x", unit=f"u{i}") for i in range(50) for j in range(3)]
-    train, val = corpus._split(examples)
-    assert len(train) + len(val) == 150 and train and val
+    train, val, test = corpus._split(examples, 0.0)
+    assert len(train) + len(val) == 150 and train and val and not test
     assert not {e.unit for e in train} & {e.unit for e in val}
     # a few of many texts without units: both hashes must not be one
     many = [Example(f"text/{i}", "x") for i in range(4000)]
-    train, val = corpus._split(corpus.some(many, 200))
+    train, val, _ = corpus._split(corpus.some(many, 200), 0.0)
     assert 100 < len(train) < 180 and len(train) + len(val) == 200

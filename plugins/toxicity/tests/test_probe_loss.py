@@ -121,7 +121,12 @@ def test_the_whole_loss_is_its_equation(moved):
     }
     if config.loss != "counterfactual":
         expected["perp"] = sum(s * mean(across(h[b], ref[b], directions[b]), f.mask(over)) for b, s in shares.items())
+    firsts = {b: (d.axes[0].read.double().numpy(), d.axes[0]) for b, d in directions.items()}
+    scalars = {
+        f"projection_{b}": mean((h[b] @ v - a.mu0) / a.scale, f.mask("response")) for b, (v, a) in firsts.items()
+    }
     (h, p_now), (ref, p_ref) = read(policy, r), read(base, r)
+    scalars |= {f"shift_{b}": mean((h[b] - ref[b]) @ v / a.scale, r.mask("content")) for b, (v, a) in firsts.items()}
     expected["retain"] = sum(
         s * mean(((h[b] - ref[b]) ** 2).sum(-1) / (ref[b] ** 2).sum(-1), r.mask("content")) for b, s in shares.items()
     )
@@ -134,6 +139,8 @@ def test_the_whole_loss_is_its_equation(moved):
     expected["ce"] = -mean(label, reply.mask("response")[:, 1:])
 
     assert {n: float(p.detach()) for n, p in found.parts.items()} == pytest.approx(expected, rel=2e-4)
+    told = {n: float(v) for n, v in found.scalars.items() if n.startswith(("projection", "shift"))}
+    assert told == pytest.approx(scalars, rel=2e-4) and len(told) == 4
     factor = {"forget": 1.0, "retain": 3.0, "anchor": 1.5, "perp": 2.0, "kl": 0.5 * 2, "ce": 0.7, "nll": 0.9}
     total = sum(factor[name] * value for name, value in expected.items())
     assert float(found.total().detach()) == pytest.approx(total, rel=2e-4)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file
 
 from unlearn_suite import ModelShape, TrainingError
 from unlearn_suite.testing.tiny import tiny_model
@@ -154,9 +155,27 @@ def test_each_option_lowers_what_it_steers(stage, options):
     assert ran.rows[0]["retain"] == ran.rows[0]["shift_1"] == 0.0
 
 
-def test_one_shared_direction(stage):
-    directions = stage(shared=True, train={"steps": 0}).objective.steering.directions
-    assert torch.equal(directions[1].v, directions[2].v) or torch.equal(directions[1].v, -directions[2].v)
+def test_one_shared_direction_is_that_of_the_block_with_the_best_probe(stage, unsure):
+    options = {"roles": unsure, "blocks": (0, 1, 2), "train": {"steps": 0}}
+    own_ones = stage(**options).objective.steering
+    best = max(own_ones.probes, key=lambda b: own_ones.probes[b].auroc)
+    assert len({p.auroc for p in own_ones.probes.values()}) > 1
+    shared = stage(shared=True, **options).objective.steering.directions
+    for block, d in shared.items():
+        assert torch.equal(d.v, own_ones.directions[best].v) or torch.equal(d.v, -own_ones.directions[best].v)
+        assert block == best or not torch.allclose(d.v.abs(), own_ones.directions[block].v.abs(), atol=1e-3)
+
+
+def test_a_weak_block_is_left_out_and_a_better_one_kept(stage, unsure):
+    areas = {b: p.auroc for b, p in stage(roles=unsure, train={"steps": 0}).objective.steering.probes.items()}
+    weak, strong = sorted(areas, key=areas.__getitem__)
+    assert areas[weak] < areas[strong]
+    ran = stage(roles=unsure, min_auroc=(areas[weak] + areas[strong]) / 2, train={"steps": 2})
+    steering = ran.objective.steering
+    assert steering.blocks == [strong] and "is below" in steering.left_out[weak]
+    assert f"projection_{strong}" in ran.rows[0] and f"projection_{weak}" not in ran.rows[0]
+    shape = ran.objective.ctx.shape
+    assert {shape.block_of(name) for name in ran.changed} <= {0, 1, 2}
 
 
 def test_detach_below_trains_each_block_for_its_own_term(stage):
@@ -205,12 +224,31 @@ def test_closed_form_does_not_train(stage):
         stage(loss="closed-form")
 
 
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+def test_closed_form_with_leace_takes_what_is_read_out_along_what_is_edited(stage, arch):
+    ran = stage(loss="closed-form", direction="leace-edit", edit_strength=0.6, train={"steps": 0}, arch=arch)
+    shape, now = ran.objective.ctx.shape, dict(ran.model.named_parameters())
+    vectors = load_file(ran.folder / "artifacts" / "directions.safetensors")
+    for block in (1, 2):
+        r, e = (vectors[name].double().numpy() for name in (str(block), f"{block}.edit"))
+        assert abs(r @ e) < 0.99
+        editor = np.eye(len(r)) - 0.6 * np.outer(e, r) / (r @ e)
+        for kind in ("mlp_out", "attn_out"):
+            (name,) = shape.select(kind, [block])
+            before, after = (w.detach().double().numpy() for w in (ran.before[name], now[name]))
+            expected = before @ editor.T if arch == "gpt2" else editor @ before
+            np.testing.assert_allclose(after, expected, atol=1e-5)
+            assert np.abs(after - before).max() > 1e-2
+
+
 @pytest.mark.parametrize(
     "bad",
     [
         {"loss": "logit", "direction": "lda"},
         {"refresh_every": 2, "direction": "diffmean"},
         {"direction": "multi", "subspace": 7},
+        {"blocks": ()},
+        {"test_share": 0.3},
     ],
 )
 def test_options_that_do_not_go_together_are_refused(bad):
@@ -236,18 +274,19 @@ def test_refresh_adds_orthogonal_axes_at_most_five_times_and_resumes_to_the_same
     assert resumed.result.closing == whole.result.closing
 
 
-class OneCausalBlock:
-    """Half of the prompts are continued toxically, unless block 1 has been edited."""
+class CausalServices:
+    """Half of the prompts are continued toxically, and `left[b]` of them while block b is edited: none for block 1."""
 
     def __init__(self) -> None:
-        self.model = None
+        self.left = {1: 0}
         self.said: list[str] = []
 
     def sample(self, prompts, *, n, **_):
         if n > 1:  # for the corpus
             return [[f" damn {i}, you fool" if i % 2 else f" have a nice day {i}" for i in range(n)] for _ in prompts]
-        calm = "forward" in self.blocks[1].__dict__
-        return [[" damn" if i % 2 and not calm else " fine"] for i in range(len(prompts))]
+        edited = next((b for b in (1, 2) if "forward" in self.blocks[b].__dict__), None)
+        toxic = self.left.get(edited, len(prompts) // 2)
+        return [[" damn" if i < toxic else " fine"] for i in range(len(prompts))]
 
     @property
     def blocks(self):
@@ -267,7 +306,7 @@ class OneCausalBlock:
 def causal_services(monkeypatch):
     from unlearn_suite_toxicity.probe_directions.objective import ProbeDirections
 
-    services = OneCausalBlock()
+    services = CausalServices()
     setup = ProbeDirections.setup
 
     def remembered(self, ctx):
@@ -287,6 +326,15 @@ def test_the_causal_filter_keeps_the_blocks_that_matter(stage, causal_services):
     assert any("only block 1" in line for line in causal_services.said)
     assert "projection_2" not in ran.rows[0]
     assert ran.objective.steering.weights == {1: 1.0}
+
+
+def test_causal_weights_are_in_proportion_to_the_drop_in_toxicity(stage, causal_services):
+    causal_services.left = {1: 2, 2: 6}  # of 20 prompts, 10 of them toxic as the model is: drops of .8 and .4
+    ran = stage(services=causal_services, causal_filter=True, causal_kl=100.0, layer_weights="causal")
+    assert {b: e.drop for b, e in ran.objective.steering.effects.items()} == pytest.approx({1: 0.8, 2: 0.4})
+    assert ran.objective.steering.weights == pytest.approx({1: 2 / 3, 2: 1 / 3})
+    first = ran.rows[0]
+    assert first["forget"] == pytest.approx(2 / 3 * first["forget_1"] + 1 / 3 * first["forget_2"], rel=1e-6)
 
 
 def test_the_causal_filter_has_a_second_threshold_and_says_when_nothing_is_left(stage, causal_services):
@@ -337,3 +385,14 @@ def test_the_page_gets_tables_and_a_series(stage):
     top = ran.objective.ctx.tokenizer.decode([int((head @ v[0]).argmax())])
     assert tokens["rows"][0][1].startswith(repr(top))
     assert set(series["lines"]) == {"before", "old probe", "fresh probe"}
+
+
+def test_the_table_of_probes_has_the_values_that_are_saved(stage, unsure):
+    ran = stage(roles=unsure, train={"steps": 0})
+    table = json.loads((ran.folder / "artifacts" / "report.json").read_text())["items"][0]
+    saved = json.loads((ran.folder / "artifacts" / "probes.json").read_text())["blocks"]
+    for row in table["rows"]:
+        shown, probe = dict(zip(table["columns"], row, strict=True)), ran.objective.steering.probes[row[0]]
+        assert probe.auroc != probe.accuracy
+        assert (shown["AUROC"], shown["accuracy"], shown["C"]) == (probe.auroc, probe.accuracy, probe.c)
+        assert [saved[str(row[0])][name] for name in ("auroc", "accuracy", "c")] == row[1:4]

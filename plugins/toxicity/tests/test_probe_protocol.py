@@ -140,18 +140,7 @@ def test_pooling_reads_what_it_says(stage):
         assert len(owners) == len(found[block]) and owners[: len(rows)] == [example] * len(rows)
 
 
-def pooled(model, ctx, examples):
-    """[N, D] float64: block 1's output averaged over the response, by transformers' own pass."""
-    rows = []
-    for batch in ctx.encode("probe", examples).chunks(8):
-        with torch.no_grad():
-            out = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=True)
-        h, mask = out.hidden_states[2].double(), batch.mask("response")[..., None]
-        rows.append(((h * mask).sum(1) / mask.sum(1)).numpy())
-    return np.concatenate(rows)
-
-
-def test_old_and_fresh_probes_are_judged_on_the_trained_model(stage):
+def test_old_and_fresh_probes_are_judged_on_the_trained_model(stage, pooled):
     ran = stage(train={"steps": 6, "lr": 1e-2})
     ctx, corpus = ran.objective.ctx, ran.objective.steering.corpus
     parts = [corpus.benign, corpus.toxic, corpus.benign_val, corpus.toxic_val]
@@ -169,7 +158,7 @@ def test_old_and_fresh_probes_are_judged_on_the_trained_model(stage):
     assert told["auroc_fresh_probe_1"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_refresh_adds_the_probe_of_the_model_as_it_is_outside_the_axes_so_far(stage):
+def test_a_refresh_adds_the_probe_of_the_model_as_it_is_outside_the_axes_so_far(stage, pooled):
     ran = stage(train={"steps": 5, "lr": 1e-2}, refresh_every=4)
     steering, ctx = ran.objective.steering, ran.objective.ctx
     assert steering.rounds == 1
@@ -186,3 +175,21 @@ def test_a_refresh_adds_the_probe_of_the_model_as_it_is_outside_the_axes_so_far(
     w = probe.coef_[0] / std
     w = w - (w @ first) * first
     assert abs(second @ w) / np.linalg.norm(w) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_multi_fits_a_probe_of_each_group_and_makes_them_orthonormal(stage, unsure, pooled):
+    ran = stage(roles=unsure, direction="multi", subspace=2, train={"steps": 0})
+    ctx, texts = ran.objective.ctx, ran.objective.corpus
+    benign = pooled(ran.model, ctx, texts.benign)
+    found = []
+    for group in "ba":  # the larger one first
+        toxic = pooled(ran.model, ctx, [e for e in texts.toxic if e.group == group])
+        x, y = np.concatenate([benign, toxic]), np.repeat([0.0, 1.0], [len(benign), len(toxic)])
+        mean, std = x.mean(0), x.std(0)
+        std = np.maximum(std, 1e-4 * np.median(std) + 1e-12)
+        probe = LogisticRegression(C=1e-2, class_weight="balanced", tol=1e-5, max_iter=1000).fit((x - mean) / std, y)
+        found.append(unit(probe.coef_[0] / std))
+    first, second = (a.read.double().numpy() for a in ran.objective.steering.directions[1].axes)
+    assert first @ found[0] == pytest.approx(1.0, abs=1e-4) and abs(first @ second) < 1e-6
+    assert abs(second @ unit(found[1] - (found[1] @ first) * first)) == pytest.approx(1.0, abs=1e-4)
+    assert abs(found[1] @ first) > 0.1, "Gram-Schmidt must have something to do"

@@ -150,6 +150,11 @@ def make_scorer(
     return _online(model, label)
 
 
+def scorer_of(told: ScorerName | ScorerConfig) -> Scorer:
+    """The scorer that an option names."""
+    return told.make() if isinstance(told, ScorerConfig) else make_scorer(told)
+
+
 def _of_transformers(source: str, revision: str | None, label: str | None) -> Scorer:
     """Any sequence classifier: one sigmoid per label when it was trained so, else a softmax over the labels."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

@@ -19,8 +19,7 @@ from unlearn_suite import (
     text_statistics,
 )
 
-from . import scorers
-from .scorers import Scorer, ScorerConfig, ScorerName
+from .scorers import Scorer, ScorerConfig, ScorerName, scorer_of
 
 if TYPE_CHECKING:
     from unlearn_suite import EvalModel
@@ -82,11 +81,6 @@ class Toxicity(Metric[ToxicityConfig]):
                 unit=example.unit or example.id,
                 sample={"prompt": prompts[index], "output": texts, "score": scores[index]},
             )
-
-
-def scorer_of(told: ScorerName | ScorerConfig) -> Scorer:
-    """The scorer that an option names."""
-    return told.make() if isinstance(told, ScorerConfig) else scorers.make_scorer(told)
 
 
 def prompt_values(scores: Sequence[float], threshold: float) -> dict[str, float]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unlearn_suite import StageContext, losses
 
-from ..metrics.scorers import make_scorer
+from ..metrics.scorers import scorer_of
 from .config import ProbeDirectionsConfig
 from .corpus import Corpus
 from .directions import Direction
@@ -47,7 +47,7 @@ def effects(
     key = {
         "prompts": list(prompts),
         "benign": [e.id for e in corpus.benign_val[:BENIGN_TEXTS]],
-        "sampling": [config.max_new_tokens, config.top_p, config.scorer],
+        "sampling": [config.max_new_tokens, config.top_p, config.model_dump(mode="json")["scorer"]],
         "directions": {str(b): _digest(d) for b, d in directions.items()},
     }
 
@@ -80,7 +80,7 @@ def _toxicity(ctx: StageContext, config: ProbeDirectionsConfig, prompts: tuple[s
     texts = ctx.services.sample(
         prompts, n=1, max_new_tokens=config.max_new_tokens, temperature=1.0, top_p=config.top_p, seed=1
     )
-    return fmean(make_scorer(config.scorer).score([text for (text,) in texts]))
+    return fmean(scorer_of(config.scorer).score([text for (text,) in texts]))
 
 
 def _kl(reference: Tensor, _: Tensor, edited: Tensor) -> Tensor:

@@ -8,11 +8,13 @@ from pydantic import Field, model_validator
 
 from unlearn_suite import Config, ObjectiveSpec
 
+from ..metrics.scorers import ScorerConfig, ScorerName
+
 
 class ProbeDirectionsConfig(Config):
     """Options of `probe-directions`; the symbols are those of docs/explanation/probe-directions.md."""
 
-    blocks: tuple[int, ...] | None = None
+    blocks: tuple[int, ...] | None = Field(None, min_length=1)
     """blocks S whose outputs are probed and steered, 0-based (none: five, evenly spaced from 0.2 to 0.73 of the
     depth)"""
 
@@ -20,8 +22,9 @@ class ProbeDirectionsConfig(Config):
     """text the probes are fitted on and the loss is taken on: the model's own continuations of the role
     `prompts`, labelled by `scorer`; or the roles `forget` and `retain` as they are. Without a role `prompts`
     it is always static"""
-    scorer: Literal["profanity-check", "detoxify"] = "profanity-check"
-    """who labels the model's own continuations (and judges the causal filter's)"""
+    scorer: ScorerName | ScorerConfig = "profanity-check"
+    """who labels the model's own continuations (and judges the causal filter's): a name, or a scorer with its options,
+    as in the metric `toxicity`"""
     samples: int = Field(8, ge=1)
     """continuations per prompt"""
     max_new_tokens: int = Field(20, ge=1)
@@ -34,6 +37,9 @@ class ProbeDirectionsConfig(Config):
     """score up to which a continuation counts as benign; those between are not used"""
     probe_texts: int = Field(400, ge=20)
     """texts of each class at most, taken evenly by hash"""
+    test_share: float = Field(0.0, ge=0, le=0.25)
+    """share of all prompts (or of texts without one), out of the 30 % that C and the blocks are chosen by, that is kept
+    apart: the AUROC and accuracy that are told are then those of its texts (0: those of the texts chosen by)"""
     match_lengths: bool = False
     """use as many benign as toxic texts of each token length, so that no probe can go by the length"""
 
@@ -76,6 +82,8 @@ class ProbeDirectionsConfig(Config):
     brings; or moved towards the blocks whose forget loss is largest while training"""
     weight_rate: float = Field(0.1, gt=0)
     """step size of `layer_weights: learned`"""
+    post_norm: bool = False
+    """also train the norms that OLMo-2 and Gemma put after attention and MLP, which else undo every change of scale"""
     positions: Literal["response", "all"] = "response"
     """tokens of toxic text that the forget terms act on: what the model writes, or what it reads as well"""
     detach_below: bool = False

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from unlearn_suite import Example, StageContext, TrainingError
 
-from ..metrics.scorers import make_scorer
+from ..metrics.scorers import scorer_of
 from .config import ProbeDirectionsConfig
 from .lengths import same_lengths
 
 FEWEST = 20
 """examples of each class below which probes cannot be fitted"""
+BUCKETS, TRAIN = 256, 179
+"""what prompts are hashed into, and how many of these are fitted on"""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Toxic (1) and benign (0) examples, each split by prompt into train and validation.
+    """Toxic (1) and benign (0) examples, each split by prompt into train, validation and (with `test_share`) test.
 
     `prompts` are what the model can be asked to continue, in a fixed order.
     """
@@ -29,6 +31,8 @@ class Corpus:
     benign_val: list[Example]
     source: str
     prompts: tuple[str, ...] = ()
+    toxic_test: list[Example] = field(default_factory=list)
+    benign_test: list[Example] = field(default_factory=list)
 
     @property
     def replies(self) -> list[Example]:
@@ -51,15 +55,22 @@ def build(ctx: StageContext, config: ProbeDirectionsConfig) -> Corpus:
     toxic, benign = (some(part, config.probe_texts) for part in (toxic, benign))
     if config.match_lengths:
         toxic, benign = same_lengths(toxic, benign, ctx.tokenizer)
-    parts = [*_split(toxic), *_split(benign)]
-    if min(len(toxic), len(benign)) < FEWEST or not all(parts):
+    parts = [_split(part, config.test_share) for part in (toxic, benign)]
+    if min(len(toxic), len(benign)) < FEWEST or not all(part for of_class in parts for part in of_class[:2]):
         raise TrainingError(
             f"only {len(toxic)} toxic and {len(benign)} benign texts to fit probes on; {FEWEST} of each are needed",
             code="too-few-probe-texts",
             hint="give more prompts or samples, lower toxic_from, or take `source: static`",
         )
+    if config.test_share and not all(of_class[2] for of_class in parts):
+        raise TrainingError(
+            f"one class has no text in the test part, a share of {config.test_share:g} of the prompts",
+            code="too-few-probe-texts",
+            hint="raise `test_share`, or give more prompts",
+        )
     asked = [e.prompt for e in prompts or toxic if e.prompt]
-    return Corpus(parts[0], parts[2], parts[1], parts[3], source, tuple(dict.fromkeys(asked)))
+    (toxic, toxic_val, toxic_test), (benign, benign_val, benign_test) = parts
+    return Corpus(toxic, benign, toxic_val, benign_val, source, tuple(dict.fromkeys(asked)), toxic_test, benign_test)
 
 
 def _on_policy(
@@ -82,7 +93,7 @@ def _on_policy(
             seed=0,
         ),
     )
-    scorer = make_scorer(config.scorer)
+    scorer = scorer_of(config.scorer)
     toxic: list[Example] = []
     benign: list[Example] = []
     for prompt, outputs in zip(prompts, texts, strict=True):
@@ -107,11 +118,23 @@ def some(examples: Sequence[Example], most: int) -> list[Example]:
     return [examples[i] for i in sorted(by_hash[:most])]
 
 
-def _split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
-    """70 / 30 by prompt, fixed by hash."""
-    train: list[Example] = []
-    val: list[Example] = []
+def _split(examples: Sequence[Example], test_share: float) -> tuple[list[Example], ...]:
+    """Train, validation and test by prompt, fixed by hash: 70 / 30, the test part out of the 30."""
+    parts: tuple[list[Example], ...] = ([], [], [])
     for example in examples:
-        bucket = hashlib.sha256((example.unit or example.id).encode()).digest()[0]
-        (train if bucket < 179 else val).append(example)
-    return train, val
+        bucket = _bucket(example)
+        parts[(bucket >= TRAIN) + (bucket >= _first_of_test(test_share))].append(example)
+    return parts
+
+
+def outside_test(examples: Sequence[Example], test_share: float) -> list[Example]:
+    """The examples of all prompts but those that probes are judged on."""
+    return [e for e in examples if _bucket(e) < _first_of_test(test_share)]
+
+
+def _bucket(example: Example) -> int:
+    return hashlib.sha256((example.unit or example.id).encode()).digest()[0]
+
+
+def _first_of_test(test_share: float) -> int:
+    return BUCKETS - round(BUCKETS * test_share)

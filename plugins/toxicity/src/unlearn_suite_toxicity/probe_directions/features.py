@@ -21,7 +21,7 @@ BATCH = 16
 class Features:
     """Of one block: rows [N, D] and labels [N] (1 = toxic), for fitting and for validation.
 
-    `groups` names each fitting row's group ("" for benign rows).
+    `groups` names each fitting row's group ("" for benign rows); `test`: rows and labels nothing is chosen by.
     """
 
     x: Array
@@ -29,6 +29,12 @@ class Features:
     x_val: Array
     y_val: Array
     groups: tuple[str, ...] = ()
+    test: tuple[Array, Array] | None = None
+
+    @property
+    def judged(self) -> tuple[Array, Array]:
+        """Rows and labels that a probe is judged on: of the test texts, or of validation where there are none."""
+        return self.test or (self.x_val, self.y_val)
 
 
 class Reader:
@@ -42,14 +48,16 @@ class Reader:
     def features(self, view: View, corpus: Corpus) -> dict[int, Features]:
         """{block: features} of a corpus, benign rows first."""
         parts = [corpus.benign, corpus.toxic, corpus.benign_val, corpus.toxic_val]
+        if corpus.toxic_test:
+            parts += [corpus.benign_test, corpus.toxic_test]
         read = [self._read(view, part, self._pool) for part in parts]
         groups = ("",) * len(read[0][1]) + tuple(e.group for e in read[1][1])
         result = {}
         for block in self.blocks:
             rows = [found[block].double().numpy() for found, _ in read]
             x, y = _stack(rows[:2])
-            x_val, y_val = _stack(rows[2:])
-            result[block] = Features(x, y, x_val, y_val, groups)
+            x_val, y_val = _stack(rows[2:4])
+            result[block] = Features(x, y, x_val, y_val, groups, _stack(rows[4:]) if rows[4:] else None)
         return result
 
     def tokens(self, view: View, examples: Sequence[Example]) -> dict[int, Tensor]:

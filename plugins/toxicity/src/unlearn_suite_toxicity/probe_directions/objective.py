@@ -21,7 +21,7 @@ from unlearn_suite import (
     losses,
 )
 
-from . import closed_form, corpus, record
+from . import closed_form, corpus, post_norms, record
 from . import losses as own
 from .config import ProbeDirectionsConfig
 from .greedy import confined
@@ -36,8 +36,9 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
     def requirements(self, shape: ModelShape) -> Requirements:
         c, blocks = self.config, self._blocks(shape)
         trained = range(max(0, blocks[0] - 1), blocks[-1] + 1)
+        trainable = shape.select("mlp_out", trained) + shape.select("attn_out", trained)
         return Requirements(
-            trainable=shape.select("mlp_out", trained) + shape.select("attn_out", trained),
+            trainable=trainable + post_norms.after(shape, trained) if c.post_norm else trainable,
             reads=blocks[-1],
             logits=max(c.kl_weight, c.ce_weight, c.nll_weight) > 0 or c.needs_causal,
             head=True,
@@ -46,7 +47,7 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
     def _blocks(self, shape: ModelShape) -> list[int]:
         if self.config.blocks is not None:
             return sorted({shape.check_block(b) for b in self.config.blocks})
-        return sorted({min(round(f * shape.n_blocks), shape.n_blocks - 2) for f in DEPTHS})
+        return sorted({max(0, min(round(f * shape.n_blocks), shape.n_blocks - 2)) for f in DEPTHS})
 
     def setup(self, ctx: StageContext) -> None:
         super().setup(ctx)
@@ -57,6 +58,9 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
         ctx.set_role("forget", self.corpus.toxic)
         if self.corpus.source == "on-policy":
             ctx.set_role("retain", self._retain_mix())
+        elif self.config.test_share:
+            retain = [e.example for e in ctx.roles["retain"].encoded]
+            ctx.set_role("retain", corpus.outside_test(retain, self.config.test_share))
         if self.config.ce_weight:
             ctx.set_role("reply", self._replies())
         record.save(ctx, self.steering)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ PATH = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 @dataclass(frozen=True)
 class Probe:
-    """P(toxic) = sigmoid(w.x + b) on RAW activations x [D]; `auroc`, `accuracy` on the validation set."""
+    """P(toxic) = sigmoid(w.x + b) on RAW activations x [D]; `auroc`, `accuracy` on the validation set if not `judged`
+    on another."""
 
     weight: Array
     bias: float
@@ -44,15 +45,14 @@ def fit(x: Array, y: Array, x_val: Array, y_val: Array, path: Sequence[float] = 
     diffmean = x[y == 1].mean(axis=0) - x[y == 0].mean(axis=0)
     if x[y == 1].mean(axis=0) @ weight < x[y == 0].mean(axis=0) @ weight:
         weight, bias = -weight, -bias
-    predicted = x_val @ weight + bias
-    return Probe(
-        weight=weight,
-        bias=bias,
-        c=path[chosen],
-        auroc=auroc(y_val, predicted),
-        accuracy=float(((predicted > 0) == (y_val == 1)).mean()),
-        cos_diffmean=float(weight @ diffmean / (np.linalg.norm(weight) * np.linalg.norm(diffmean) + 1e-12)),
-    )
+    cosine = float(weight @ diffmean / (np.linalg.norm(weight) * np.linalg.norm(diffmean) + 1e-12))
+    return judged(Probe(weight, bias, path[chosen], 0.5, 0.5, cosine), x_val, y_val)
+
+
+def judged(probe: Probe, x: Array, y: Array) -> Probe:
+    """The same probe with its AUROC and accuracy on these rows [N, D] and labels [N]."""
+    scores = x @ probe.weight + probe.bias
+    return replace(probe, auroc=auroc(y, scores), accuracy=float(((scores > 0) == (y == 1)).mean()))
 
 
 def _fit_one(z: Array, y: Array, c: float) -> tuple[Array, float]:

@@ -45,7 +45,10 @@ def _table(steering: Steering) -> dict[str, Any]:
     corpus = steering.corpus
     blocks = {}
     for block, probe in steering.probes.items():
-        row: dict[str, Any] = {n: getattr(probe, n) for n in ("auroc", "accuracy", "c", "cos_diffmean", "bias")}
+        told = steering.judged[block]
+        row: dict[str, Any] = {n: getattr(told, n) for n in ("auroc", "accuracy", "c", "cos_diffmean", "bias")}
+        if corpus.toxic_test:
+            row["auroc_validation"] = probe.auroc
         if block in steering.directions:
             first = steering.directions[block].axes[0]
             axes = [{n: getattr(a, n) for n in ("mu0", "sd0", "scale")} for a in steering.directions[block].axes]
@@ -58,7 +61,9 @@ def _table(steering: Steering) -> dict[str, Any]:
             row |= {"causal_toxicity": effect.toxicity, "causal_drop": effect.drop, "causal_kl": effect.kl}
         row["left_out"] = steering.left_out.get(block, "")
         blocks[str(block)] = row
-    names = ("toxic", "benign", "toxic_val", "benign_val")
+    names = ["toxic", "benign", "toxic_val", "benign_val"]
+    if corpus.toxic_test:
+        names += ["toxic_test", "benign_test"]
     return {
         "source": corpus.source,
         "texts": {name: len(getattr(corpus, name)) for name in names},
@@ -91,9 +96,12 @@ def _show_probes(ctx: StageContext, steering: Steering) -> None:
             cells += [row.get(name) for name in ("causal_toxicity", "causal_drop", "causal_kl")]
         rows.append([*cells, row["left_out"]])
     texts = table["texts"]
+    chosen = f"chosen by {texts['toxic_val']} and {texts['benign_val']} and " if "toxic_test" in texts else ""
+    part = "test" if chosen else "val"
     note = (
-        f"Fitted on {texts['toxic']} toxic and {texts['benign']} benign texts ({table['source']}), judged on "
-        f"{texts['toxic_val']} and {texts['benign_val']} of other prompts; C is the inverse regularisation strength."
+        f"Fitted on {texts['toxic']} toxic and {texts['benign']} benign texts ({table['source']}), {chosen}judged on "
+        f"{texts[f'toxic_{part}']} and {texts[f'benign_{part}']} of other prompts; C is the inverse regularisation "
+        "strength."
     )
     ctx.report.table("Probes", columns, rows, note)
 
@@ -130,11 +138,12 @@ def evasion(ctx: StageContext, steering: Steering) -> Scalars:
     found: dict[str, dict[int, float]] = {"before": {}, "old_probe": {}, "fresh_probe": {}}
     shifts = {}
     for block in steering.blocks:
-        data, before = read[block], steering.probes[block]
+        data, before = read[block], steering.judged[block]
+        x, y = data.judged
         fresh = probes.fit(data.x, data.y, data.x_val, data.y_val)
         found["before"][block] = before.auroc
-        found["old_probe"][block] = probes.auroc(data.y_val, data.x_val @ before.weight)
-        found["fresh_probe"][block] = fresh.auroc
+        found["old_probe"][block] = probes.auroc(y, x @ before.weight)
+        found["fresh_probe"][block] = probes.judged(fresh, x, y).auroc
         shifts[block] = _benign_shift(steering, block, data)
     _warn(ctx, found, shifts)
     _show_projections(ctx, steering, read)

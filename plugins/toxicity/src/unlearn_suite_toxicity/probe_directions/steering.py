@@ -23,7 +23,10 @@ MOST_ROUNDS = 5
 
 
 class Steering:
-    """`directions` and `probes` by block of S; blocks that fail a filter are in `left_out` with the reason."""
+    """`directions` and `probes` by block of S; blocks that fail a filter are in `left_out` with the reason.
+
+    `judged`: the probes with the AUROC and accuracy that are told; with `test_share` nothing is chosen by these.
+    """
 
     def __init__(self, ctx: StageContext, config: ProbeDirectionsConfig, corpus: Corpus, blocks: list[int]) -> None:
         self.ctx = ctx
@@ -35,6 +38,7 @@ class Steering:
         self.reader = Reader(ctx, blocks, config.pool)
         self.features: Mapping[int, Features] = self.reader.features(ctx.reference, corpus)
         self.probes: dict[int, Probe] = {b: _fit(self.features[b]) for b in blocks}
+        self.judged = {b: probes.judged(p, *self.features[b].judged) for b, p in self.probes.items()}
         self.directions: dict[int, Direction] = {}
         self._first_directions([b for b in blocks if self._strong_enough(b)])
         if config.needs_causal:
