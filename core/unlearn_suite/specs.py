@@ -52,6 +52,7 @@ DetectorName = Literal[
     "junk-direction",
     "forget-word",
     "own-output",
+    "quantisation",
 ]
 
 
@@ -65,12 +66,20 @@ class Diagnostics(Config):
     `junk-direction` and `forget-word` read it to its end several times"""
     every: int = Field(10, ge=1)
     """steps between two measurements; the last step is always measured"""
+    sample_every: int = Field(0, ge=0)
+    """steps between two samples of `own-output` while training (0 = only before and after)"""
     examples: int = Field(8, ge=2)
     """texts of each role that are read, the same ones every time"""
     forget: str = "forget"
     """data role of the text to forget"""
     retain: str = "retain"
     """data role of the text to keep; text that is not trained on tells more"""
+
+    @model_validator(mode="after")
+    def _sampled(self) -> Diagnostics:
+        if self.sample_every and "own-output" not in self.detectors:
+            raise ValueError("`sample_every` is for the detector `own-output`, which `detectors` does not name")
+        return self
 
 
 class Stop(Config):

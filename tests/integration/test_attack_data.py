@@ -12,6 +12,8 @@ from unlearn_suite import Example
 from unlearn_suite.plan import load_plan
 from unlearn_suite.plan.model import DataUse
 from unlearn_suite.plugins import load_catalog, load_target
+from unlearn_suite.study import Cell
+from unlearn_suite.worker.data_checks import doubts
 
 B, K, T = (files(f"unlearn_suite_{name}") / "conformance" for name in ("benchmarks", "knowledge", "toxicity"))
 EXAMS = f"questions: {K}/wmdp, mmlu: {K}/mmlu"
@@ -72,3 +74,40 @@ def test_an_attacker_is_not_told_what_is_asked(name: str, tmp_path: Path) -> Non
             needles = ([e.prompt] if e.prompt else [*e.choices]) if e.choices else [f"{e.prompt} {e.text}"]
             for needle in map(words, needles):
                 assert not any(needle in text for text in told), f"{entry}: {needle}"
+
+
+SPOILED = {
+    **{f"wmdp-{subject}": ["wmdp", "wmdp-cloze"] for subject in ("bio", "cyber")},
+    "mmlu-subject": ["subject-trained", "subject-cloze"],
+    **{
+        f"tofu-forget{part}": ["forget-truth", "forget-probability", "forget-rouge", "extraction"]
+        for part in ("01", "05", "10")
+    },
+}
+"""entries that are scored under attack unless told otherwise, and ask what the attacker is given (`rwku` has one more,
+`questions-trained`, which asks it in other words)"""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_check_of_data_speaks_of_spoiled_entries_alone(name: str, tmp_path: Path) -> None:
+    options, read = CASES[name]
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        f"plan: 1\nproblems: [{{use: {name}{f', with: {{{options}}}' if options else ''}}}]\nattacks: [relearn]\n"
+    )
+    made = load_plan(plan, load_catalog())
+    problem, attack = made.problems[0], made.attacks[0]
+    roles = {role: examples(uses) for role, uses in problem.data.items()}
+    entries = [{"name": m.name, "use": m.entry.qualified, "data": m.data, "want": m.want} for m in problem.metrics]
+    found = {}
+    for which, scores in (("all", attack.scored(problem)), ("read", read)):
+        fields = {
+            **dict.fromkeys(Cell.__dataclass_fields__, ""),
+            **{"metrics": entries, "stages": [], "training": {}},
+            "attacks": [{"name": "relearn", "data": ["attack"], "scores": list(scores)}],
+        }
+        found[which] = list(doubts(Cell(**fields), roles))
+    assert not found["read"]
+    told = [entry["name"] for entry in entries if any(f"of entry {entry['name']!r}" in line for line in found["all"])]
+    assert told == SPOILED.get(name, []), found["all"]
+    assert len(found["all"]) == bool(told)

@@ -35,7 +35,11 @@ arms:
         steps: 8
         lr: 2.0e-2
         batch: 4
-        diagnostics: {detectors: [norm-ratio, retain-kl, update, own-output], every: 4, examples: 4}
+        diagnostics:
+          detectors: [norm-ratio, retain-kl, update, own-output, quantisation]
+          every: 4
+          sample_every: 3
+          examples: 4
         stop: {retain_kl: 0.2, every: 2}
     sweep: {0.lr: [1e-6, 5e-2]}
 """
@@ -82,11 +86,14 @@ def test_a_collapse_is_in_the_console_the_status_the_scalars_and_on_the_page(run
 
 
 def test_a_calm_point_of_the_sweep_does_all_its_steps(run):
-    path, _ = run
+    path, said = run
+    assert "rounding the weights to 4 bits would undo the training" in " ".join(said.split())
     calm = cell(path, "rmu.lr-1e-06")
     assert "collapse" not in json.loads((calm / "status.json").read_text())
     rows = [json.loads(line)["scalars"] for line in (calm / "scalars.jsonl").read_text().splitlines()]
     assert len(rows) == 9 and rows[-1]["guard_kept_step"] == 8
+    assert [step for step, row in enumerate(rows) if "diag_own_entropy" in row] == [2, 5, 8]
+    assert [step for step, row in enumerate(rows) if "diag_bin_move" in row] == [3, 7]
     summary = json.loads((path / "results" / "summary.json").read_text())
     assert {score["family"] for score in summary["scores"]} == {"rmu"} and len(summary["scores"]) == 2
     left_out = {item["measure"] for score in summary["scores"] for item in score["left_out"]}

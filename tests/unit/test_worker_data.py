@@ -134,7 +134,8 @@ def test_data_that_changes_while_a_run_is_under_way_is_not_taken(model, tmp_path
 
 def cell(*scored: str) -> Cell:
     fields = dict.fromkeys(Cell.__dataclass_fields__, "")
-    return Cell(**{**fields, "metrics": [{"name": role, "data": role} for role in scored]})
+    lists = {"metrics": [{"name": role, "data": role} for role in scored], "stages": [], "attacks": [], "training": {}}
+    return Cell(**{**fields, **lists})
 
 
 def test_answers_ids_and_groups() -> None:
@@ -179,3 +180,67 @@ def test_kept_text_that_is_trained_on_is_told() -> None:
     assert not list(doubts(made, {**roles, "general": [sun]}))
     (told,) = doubts(made, {**roles, "general": [sun], "forget": [rain]})
     assert "in role 'forget' and in role 'retain'" in told
+
+
+def test_kept_text_that_another_role_trains_on_is_told() -> None:
+    rain = Example("a", "rain falls")
+    roles = {"retain": [Example("r", "snow")], "spare": [rain], "general": [rain, Example("g", "the sun shines")]}
+    made = cell()
+    made.metrics.append({"name": "ppl", "use": "unlearn-suite/perplexity", "data": "general", "want": "keep"})
+    made.training["data"] = ["forget", "retain", "spare", "general"]
+    watching = {"train": {"diagnostics": {"forget": "forget", "retain": "general"}, "stop": None}}
+    made.stages.append(watching)
+    (told,) = doubts(made, roles)
+    assert "1 of 2 texts of role 'general'" in told and "role 'spare'" in told
+    # a guard reads its role, and trains nothing on it
+    watching["train"]["stop"] = {"role": "spare"}
+    assert not list(doubts(made, roles))
+
+
+QUESTION = Example("q", prompt="Which animal drinks milk?", choices=(" a cat", " a dog"), answer=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "told"),
+    [
+        (Example("a", "the cat  drinks milk"), Example("q", prompt="the cat", text=" drinks milk"), True),
+        (Example("a", " a cat", "Which animal drinks milk?"), QUESTION, True),
+        (Example("q", "Question: Which animal drinks milk? Answer: a cat"), QUESTION, True),
+        (Example("q", "Question: Which animal eats grass? Answer: a cow"), QUESTION, False),
+        (Example("q", "the cat drinks"), Example("q", prompt="the cat", text=" drinks milk"), False),
+        (Example("q", choices=("one", "two")), Example("q", choices=("three", "four")), False),
+        # the beginning alone gives no answer away
+        (Example("a", "Which animal drinks"), QUESTION, False),
+        (Example("a", "the cat"), Example("q", prompt="the cat", text=" drinks milk"), False),
+        (Example("a", " a cow", "Which animal eats grass?"), QUESTION, False),
+    ],
+)
+def test_what_an_attack_is_given_of_what_is_asked_after_it_is_told(given, asked, told) -> None:
+    made = cell()
+    made.metrics.extend(
+        {"name": f"{want}-entry", "use": "any", "data": "asked", "want": want} for want in ("lower", "keep")
+    )
+    attack = {"name": "relearn", "data": ["attack"], "scores": ["lower-entry", "keep-entry"]}
+    made.attacks.append(attack)
+    roles = {"attack": [given], "forget": [given], "asked": [asked, Example("other", "birds sing")]}
+    lines = list(doubts(made, roles))
+    assert bool(lines) == told
+    if told:
+        (line,) = lines
+        assert "'relearn'" in line and "1 of 2 of entry 'lower-entry', such as 'q'" in line and "`scores`" in line
+        assert "keep-entry" not in line
+    # who attacks with what was forgotten, or scores nothing of it, has chosen so
+    for change in ({"data": ["forget"]}, {"scores": ["keep-entry"]}):
+        made.attacks[:] = [{**attack, **change}]
+        assert not list(doubts(made, roles))
+
+
+def test_a_prompt_that_many_share_gives_nothing_away() -> None:
+    made = cell()
+    made.metrics.append({"name": "asked", "use": "any", "data": "asked", "want": "lower"})
+    made.attacks.append({"name": "relearn", "data": ["attack"], "scores": ["asked"]})
+    given = [Example(f"a{i}", text, "Tell a story:") for i, text in enumerate(("of a cat", "of a dog"))]
+    asked = [Example(f"q{i}", text, "Tell a story:") for i, text in enumerate(("of a cow", "of a hen"))]
+    assert not list(doubts(made, {"attack": given, "asked": asked}))
+    (line,) = doubts(made, {"attack": given, "asked": [*asked, given[1]]})
+    assert "1 of 3" in line and "'a1'" in line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -83,19 +84,64 @@ def _check_ids(examples: Sequence[Example], place: str) -> None:
 
 
 def doubts(cell: Cell, roles: Roles) -> Iterator[str]:
-    """What to warn of: texts that are to be forgotten and to be kept, and text whose perplexity is to be kept that is
-    trained on under another role."""
+    """What to warn of: texts that are to be forgotten and to be kept, text whose perplexity is to be kept that is
+    trained on under another role, and what an attack is given of the questions that are asked after it."""
     both = _in_both(roles.get("forget", ()), roles.get("retain", ()))
     if both:
         yield f"{len(both)} texts are in role 'forget' and in role 'retain', such as {both[0][0]!r}"
+    trained = _trained_on(cell)
     for entry in cell.metrics:
         role = str(entry.get("data"))
-        if entry["use"] != PERPLEXITY or entry["want"] != "keep" or role == "retain":
+        if entry["use"] != PERPLEXITY or entry["want"] != "keep" or role in trained:
             continue
-        both = _in_both(roles.get("retain", ()), roles[role])
-        if both:
-            count = f"{len(both)} of {len(roles[role])} texts of role {role!r}, whose perplexity is to be kept"
-            yield f"{count}, are trained on in role 'retain', such as {both[0][1]!r}: it will look kept"
+        for other in trained:
+            both = _in_both(roles.get(other, ()), roles[role])
+            if both:
+                count = f"{len(both)} of {len(roles[role])} texts of role {role!r}, whose perplexity is to be kept"
+                yield f"{count}, are trained on in role {other!r}, such as {both[0][1]!r}: it will look kept"
+    for attack in cell.attacks:
+        yield from _given_away(cell, roles, attack)
+
+
+def _trained_on(cell: Cell) -> list[str]:
+    """`retain`, and what the stages name beside it and `forget`, but for roles that only look on."""
+    watchers = [part for stage in cell.stages for key in ("diagnostics", "stop") if (part := stage["train"].get(key))]
+    apart = {"forget", "retain", *(part.get(key) for part in watchers for key in ("forget", "retain", "role"))}
+    return ["retain", *(role for role in cell.training.get("data", ()) if role not in apart)]
+
+
+def _given_away(cell: Cell, roles: Roles, attack: Mapping[str, Any]) -> Iterator[str]:
+    """One line, or none. Who has an attack train on `forget`, or on the very role that is asked, has chosen so."""
+    found = []
+    for entry in cell.metrics:
+        asked = entry.get("data")
+        if not asked or entry["name"] not in attack["scores"] or entry["want"] not in ("lower", "higher"):
+            continue
+        given = [e for role in attack["data"] if role not in ("forget", asked) for e in roles[role]]
+        if told := _told(given, roles[asked]):
+            found.append(f"{len(told)} of {len(roles[asked])} of entry {entry['name']!r}, such as {told[0]!r}")
+    if found:
+        what = f"the attack {attack['name']!r} trains on examples that are asked after it: {'; '.join(found)}"
+        yield f"{what}. It learns them anew: name other entries in its `scores`, or give it other data"
+
+
+def _told(given: Sequence[Example], asked: Sequence[Example]) -> list[str]:
+    """The ids of what is asked that is given: the same text, the same prompt with an answer, or an example of the same
+    id that holds question and answer in another form. A prompt that several examples share says nothing."""
+    whole = {_words(e) for e in given}
+    answered = {tuple(e.prompt.split()) for e in given if e.prompt.strip() and e.text.strip()}
+    forms = {e.id: " ".join(_words(e)) for e in given}
+    prompts = Counter(tuple(e.prompt.split()) for e in asked)
+
+    def is_told(e: Example) -> bool:
+        prompt = tuple(e.prompt.split())
+        if (_words(e) and _words(e) in whole) or (prompt in answered and prompts[prompt] == 1):
+            return True
+        answer = e.text or (e.choices[e.answer] if e.answer is not None else "")
+        parts = [" ".join(part.split()) for part in (e.prompt, answer)]
+        return any(parts) and e.id in forms and all(part in forms[e.id] for part in parts)
+
+    return [e.id for e in asked if is_told(e)]
 
 
 def _check_leak(one: str, examples: Sequence[Example], other: str, held_out: Sequence[Example], place: str) -> None:

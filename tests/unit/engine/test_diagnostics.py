@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
@@ -13,12 +15,13 @@ from unlearn_suite import Config, Example, Loss, LossObjective, Objective, Requi
 from unlearn_suite.engine.diagnostics import junk_direction
 from unlearn_suite.engine.diagnostics.detector import Alarm
 from unlearn_suite.engine.loop import StageJob, run_stage
+from unlearn_suite.evaluate.model import EvalModel
 from unlearn_suite.specs import Diagnostics, Train
 from unlearn_suite.testing.tiny import tiny_model, tiny_tokenizer
 
 ON = ("norm-ratio", "single-direction", "retain-kl", "retain-perplexity", "update")
 QUIET = (*ON, "norms-above", "junk-direction", "forget-word")
-EVERYTHING = (*QUIET, "own-output")
+EVERYTHING = (*QUIET, "own-output", "quantisation")
 
 
 class Gentle(LossObjective[Config]):
@@ -60,10 +63,10 @@ class Edit(Objective[Config]):
 
 
 class Services:
-    """Samples fixed texts: `texts` before training, `after` afterwards."""
+    """Samples fixed texts: `texts` before training, `after` one after the other afterwards."""
 
-    def __init__(self, texts=(), after=()):
-        self.said, self.samples = [], [list(texts), list(after)]
+    def __init__(self, texts=(), *after):
+        self.said, self.samples = [], [list(texts), *map(list, after)]
 
     def sample(self, prompts, **_):
         return [[text] for text in self.samples.pop(0)]
@@ -81,10 +84,39 @@ class Services:
     warn = say
 
 
-def run(examples, folder, objective, services=None, *, detectors=QUIET, steps=4, dtype=torch.float32, on=True, **train):
-    model = tiny_model("llama").to(dtype)
+class Writing(Services):
+    """Samples from the model that is trained, and keeps what it wrote."""
+
+    def __init__(self):
+        super().__init__()
+        self.prompts, self.written = [], []
+
+    def sample(self, prompts, **options):
+        self.prompts = list(prompts)
+        texts = EvalModel(self.model, tiny_tokenizer()).generate(prompts, **options)
+        self.written.append([text for (text,) in texts])
+        return texts
+
+
+def run(
+    examples,
+    folder,
+    objective,
+    services=None,
+    *,
+    detectors=QUIET,
+    steps=4,
+    dtype=torch.float32,
+    on=True,
+    watch=None,
+    base=tiny_model,
+    **train,
+):
+    model = base().to(dtype)
+    services = services or Services()
+    services.model = model
     rows = []
-    watching = {"detectors": detectors, "every": 2, "examples": 4} if on else None
+    watching = {"detectors": detectors, "every": 2, "examples": 4, **(watch or {})} if on else None
     job = StageJob(
         index=0,
         objective=objective,
@@ -94,7 +126,7 @@ def run(examples, folder, objective, services=None, *, detectors=QUIET, steps=4,
         seed=0,
         artifacts=folder / "a",
         checkpoints=folder / "c",
-        services=services or Services(),
+        services=services,
         on_step=lambda step, scalars: rows.append(scalars),
     )
     result = run_stage(model, tiny_tokenizer(), job)
@@ -120,13 +152,17 @@ def test_a_healthy_run_is_silent_and_its_bits_are_the_same_without_detectors(exa
     bare, plain, _, _ = run(examples, tmp_path / "off", Gentle(Config()), on=False, lora=lora)
     for p, q in zip(watched.parameters(), bare.parameters(), strict=True):
         assert torch.equal(p, q)
-    assert not [line for line in services.said if "alarm" in line]
+    # so little training is undone by rounding to 4 bits, which no other detector sees
+    (line,) = [line for line in services.said if "alarm" in line]
+    assert "diag_end_bin_changed" in line
     assert [any(n.startswith("diag_") for n in row) for row in rows] == [False, True, False, True]
     assert [{n: v for n, v in row.items() if not n.startswith("diag_")} for row in rows] == plain
     assert rows[1]["diag_norm_retain_mean"] == pytest.approx(1.0, abs=0.02)
     assert rows[1]["diag_changed"] > 0.6 and 0 < rows[1]["diag_retain_kl"] < 0.01
     assert result.closing["diag_own_empty"] == 0.0
-    assert {row[5] for row in table(tmp_path / "on").values() if row[4]} == {"quiet"}
+    readings = table(tmp_path / "on")
+    assert readings.pop("diag_end_bin_changed")[5].startswith("ALARM")
+    assert {row[5] for row in readings.values() if row[4]} == {"quiet"}
 
 
 def junk(name, p):
@@ -170,26 +206,123 @@ def test_broken_output_is_seen_at_the_end(after, scalar, examples, tmp_path):
     assert scalar in result.closing and any(scalar in line and "at the end" in line for line in services.said)
 
 
+def own_readings(model, prompts, texts):
+    """(log-probs, entropies) of all tokens of the texts, each after its prompt, in float64."""
+    tokenizer, model = tiny_tokenizer(), copy.deepcopy(model).double()
+    logps, entropies = [], []
+    for prompt, text in zip(prompts, texts, strict=True):
+        start = len(tokenizer(prompt)["input_ids"])
+        ids = tokenizer(prompt)["input_ids"] + tokenizer(text)["input_ids"]
+        with torch.no_grad():
+            logp = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        for i in range(start, len(ids)):
+            logps.append(float(logp[i - 1, ids[i]]))
+            entropies.append(-float((logp[i - 1].exp() * logp[i - 1]).sum()))
+    return logps, entropies
+
+
+def perplexity(model, prompts, texts):
+    logps, _ = own_readings(model, prompts, texts)
+    return math.exp(-sum(logps) / len(logps))
+
+
+def beginnings(examples):
+    return [example.text[:8] for example in by_hash(examples["forget"])]
+
+
 def test_own_output_is_judged_by_the_original_model(examples, tmp_path):
     before, after = ["the cat sat"] * 4, ["zqxj kvb"] * 4
-    _, _, result, _ = run(
+    model, _, result, _ = run(
         examples, tmp_path, Gentle(Config()), Services(before, after), detectors=("own-output",), steps=3, lr=1e-2
     )
-    chosen = by_hash(examples["forget"])
-    tokenizer, model = tiny_tokenizer(), tiny_model("llama")
+    base, prompts = tiny_model(), beginnings(examples)
+    expected = perplexity(base, prompts, after) / perplexity(base, prompts, before)
+    assert result.closing["diag_own_ppl_ratio"] == pytest.approx(expected, rel=1e-4)
+    _, entropies = own_readings(model, prompts, after)
+    _, others = own_readings(base, prompts, after)
+    assert result.closing["diag_own_entropy"] == pytest.approx(sum(entropies) / len(entropies), rel=1e-5)
+    assert abs(sum(entropies) - sum(others)) > 1e-2
 
-    def perplexity(texts):
-        nll = count = 0.0
-        for example, text in zip(chosen, texts, strict=True):
-            prompt = tokenizer(example.text)["input_ids"][:8]
-            ids = prompt + tokenizer(text)["input_ids"]
-            with torch.no_grad():
-                logp = model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
-            nll -= float(sum(logp[i - 1, ids[i]] for i in range(len(prompt), len(ids))))
-            count += len(ids) - len(prompt)
-        return math.exp(nll / count)
 
-    assert result.closing["diag_own_ppl_ratio"] == pytest.approx(perplexity(after) / perplexity(before), rel=1e-4)
+def test_own_output_is_sampled_every_few_steps_and_the_weights_are_the_same_bits(examples, tmp_path):
+    options = {"detectors": ("own-output",), "lr": 1e-2, "length": 64}
+    watched, rows, result, services = run(
+        examples, tmp_path / "on", Gentle(Config()), Writing(), steps=5, watch={"sample_every": 2}, **options
+    )
+    bare, plain, _, _ = run(examples, tmp_path / "off", Gentle(Config()), on=False, steps=5, lr=1e-2, length=64)
+    for p, q in zip(watched.parameters(), bare.parameters(), strict=True):
+        assert torch.equal(p, q)
+    own = [{n: v for n, v in row.items() if n.startswith("diag_own_")} for row in rows]
+    assert [bool(found) for found in own] == [False, True, False, True, False] and len(services.written) == 4
+    assert [{n: v for n, v in row.items() if not n.startswith("diag_")} for row in rows] == plain
+    # what is read after two steps is what is read at the end of two steps
+    _, _, short, other = run(examples, tmp_path / "short", Gentle(Config()), Writing(), steps=2, **options)
+    assert own[1] == short.closing and services.written[:2] == other.written
+    before, *_, last = services.written
+    assert last != before
+    base = tiny_model()
+    expected = perplexity(base, services.prompts, last) / perplexity(base, services.prompts, before)
+    assert result.closing["diag_own_ppl_ratio"] == pytest.approx(expected, rel=1e-4)
+    _, entropies = own_readings(watched, services.prompts, last)
+    assert result.closing["diag_own_entropy"] == pytest.approx(sum(entropies) / len(entropies), rel=1e-5)
+    characters = "".join(last)
+    assert result.closing["diag_own_distinct_1"] == pytest.approx(len(set(characters)) / len(characters))
+
+
+def peaked():
+    """A model that is sure of what comes next."""
+    model = tiny_model()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(6.0)
+    return model
+
+
+def written(model, prompt, likely):
+    """Twelve characters after a prompt, each the most, or the least, likely one."""
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer(prompt)["input_ids"]
+    for _ in range(12):
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids])).logits[0, -1, 4:]  # no special token
+        ids.append(4 + int(logits.argmax() if likely else logits.argmin()))
+    return tokenizer.decode(ids)[len(prompt) :]
+
+
+@pytest.mark.parametrize("scalar", ["diag_own_ppl_ratio", "diag_own_repetition"])
+def test_an_alarm_of_own_output_fires_while_training(scalar, examples, tmp_path):
+    base, prompts = peaked(), beginnings(examples)
+    good = [written(base, prompt, likely=True) for prompt in prompts]
+    bad = {
+        "diag_own_ppl_ratio": [written(base, prompt, likely=False) for prompt in prompts],
+        "diag_own_repetition": ["ab ab ab ab", "yes yes yes yes", "a plain text", "oooooooooooo"],
+    }[scalar]
+    services = Services(good, bad, ["one two"] * 4)
+    _, rows, result, _ = run(
+        examples,
+        tmp_path,
+        Gentle(Config()),
+        services,
+        detectors=("own-output",),
+        steps=2,
+        watch={"sample_every": 1},
+        base=peaked,
+        length=64,
+    )
+    assert scalar in result.closing and "diag_own_empty" not in rows[1]
+    (line,) = [line for line in services.said if scalar in line]
+    assert "at step 0" in line
+    row = table(tmp_path)[scalar]
+    assert row[2] == rows[0][scalar] and row[3] == 0 and row[5].startswith("ALARM")
+    assert row[4] == {"diag_own_ppl_ratio": "above 10", "diag_own_repetition": "above 0.3"}[scalar]
+    if scalar == "diag_own_ppl_ratio":
+        expected = perplexity(base, prompts, bad) / perplexity(base, prompts, good)
+        assert rows[0][scalar] == pytest.approx(expected, rel=1e-3) and expected > 10
+        return
+    shares = []
+    for text in bad:
+        grams = [text[i : i + 4] for i in range(len(text) - 3)]
+        shares.append(sum(gram in grams[:i] for i, gram in enumerate(grams)) / len(grams))
+    assert rows[0][scalar] == pytest.approx(sum(shares) / 4) and sum(shares) / 4 > 0.3
 
 
 def test_readings_are_those_of_the_equations(examples, tmp_path):
@@ -268,12 +401,38 @@ ABOVE = {
 }
 
 
+def farthest(model, texts):
+    """Of the mean ratios of blocks 2 and 3, over all tokens but the first, the one farthest from 1, in float64."""
+    model, base, tokenizer = copy.deepcopy(model).double(), tiny_model().double(), tiny_tokenizer()
+    found = {}
+    for example in texts:
+        ids = torch.tensor([tokenizer(example.text)["input_ids"]])
+        for which, m in (("now", model), ("base", base)):
+            for block in (2, 3):
+
+                def keep(_, __, out, key=(which, block)):
+                    h = out[0] if isinstance(out, tuple) else out
+                    found.setdefault(key, []).append(h[0, 1:].square().sum(-1).sqrt())
+
+                handle = m.model.layers[block].register_forward_hook(keep)
+                with torch.no_grad():
+                    m(input_ids=ids)
+                handle.remove()
+    ratios = [float((torch.cat(found["now", b]) / torch.cat(found["base", b])).mean()) for b in (2, 3)]
+    assert ratios[0] != pytest.approx(ratios[1])
+    return max(ratios, key=lambda ratio: max(ratio, 1 / ratio))
+
+
 @pytest.mark.parametrize("scalar", ABOVE)
 def test_what_happens_above_the_block_that_is_read_is_seen(scalar, examples, tmp_path):
     edit, words = ABOVE[scalar]
-    _, rows, _, services = run(examples, tmp_path, Edit(edit, reads=1), steps=2, detectors=("norms-above",))
+    model, rows, _, services = run(
+        examples, tmp_path, Edit(edit, reads=1), steps=2, detectors=("norms-above",), length=64
+    )
     assert any(scalar in line and words in line for line in services.said), services.said
     assert table(tmp_path)[scalar][2] == pytest.approx(rows[1][scalar])
+    role = "forget" if "forget" in scalar else "retain"
+    assert rows[1][scalar] == pytest.approx(farthest(model, by_hash(examples[role])), rel=1e-4)
     _, rows, _, _ = run(examples, tmp_path / "last", Edit(edit, reads=3), steps=2, detectors=("norms-above",))
     assert not any(name.startswith("diag_") for name in rows[1])
 
@@ -325,10 +484,38 @@ def test_what_hides_behind_one_direction_is_told(examples, tmp_path):
     assert any("brings back what was forgotten" in line for line in services.said)
 
 
-def test_the_forgotten_word_is_compared_with_a_kept_one(examples, tmp_path):
-    model, rows, _, _ = run(
-        examples, tmp_path, Gentle(Config()), steps=8, lr=0.1, length=64, detectors=("forget-word",)
-    )
+class Backdoor(LossObjective[Config]):
+    """Makes kept text unlikely after forgotten words, and likely after kept ones."""
+
+    def requirements(self, shape):
+        return Requirements(shape.match(r".*(mlp\.down_proj|self_attn\.[vo]_proj)\.weight"), reads=3, logits=True)
+
+    def setup(self, ctx):
+        super().setup(ctx)
+        kept = by_hash(ctx.examples["retain"])
+        words = {1.0: FORGOTTEN, -1.0: [max(e.text.split(), key=len) for e in kept[-1:] + kept[:-1]]}
+        self.parts = {}
+        for sign, given in words.items():
+            pairs = [Example(str(i), f" {e.text}", w) for i, (e, w) in enumerate(zip(kept, given, strict=True))]
+            (self.parts[sign],) = ctx.encode("pairs", pairs).chunks(8)
+
+    def loss(self, batch):
+        read = self.ctx.policy.token_logprobs
+        return Loss({str(sign): sign * b.mean(read(b, "response"), "response") for sign, b in self.parts.items()})
+
+
+FORGOTTEN = ["QUAGGA", "QUOKKA", "QUETZAL", "QUELEA"]
+
+
+@pytest.mark.parametrize("fires", [False, True])
+def test_the_forgotten_word_is_compared_with_a_kept_one(examples, tmp_path, fires):
+    if fires:
+        renamed = [
+            replace(e, text=f"a {w} is on the mat") for e, w in zip(by_hash(examples["forget"]), FORGOTTEN, strict=True)
+        ]
+        examples = {**examples, "forget": renamed}
+    objective, lr = (Backdoor(Config()), 0.01) if fires else (Gentle(Config()), 0.1)
+    model, rows, _, services = run(examples, tmp_path, objective, steps=8, lr=lr, length=64, detectors=("forget-word",))
     model, base, tokenizer = model.double(), tiny_model("llama").double(), tiny_tokenizer()
     kept, gone = ([e.text for e in by_hash(examples[role])] for role in ("retain", "forget"))
     known = {w.lower() for text in kept for w in text.split()}
@@ -350,6 +537,55 @@ def test_the_forgotten_word_is_compared_with_a_kept_one(examples, tmp_path):
     assert not {w.lower() for w in first} & known
     expected = math.expm1(fall(first) - fall([longest(kept[i - 1], set()) for i in range(4)]))
     assert rows[-1]["diag_forget_word"] == pytest.approx(expected, rel=1e-3, abs=1e-6) and abs(expected) > 1e-3
+    assert any("a forgotten word makes the kept text after it" in line for line in services.said) == (expected > 0.05)
+    assert not fires or (expected > 0.05 and table(tmp_path)["diag_forget_word"][5].startswith("ALARM"))
+
+
+@pytest.mark.parametrize(
+    ("arch", "lora"), [("llama", None), ("llama", {"rank": 2}), ("gpt2", None), ("gpt2", {"rank": 2})]
+)
+@pytest.mark.parametrize("lr", [1e-6, 1e-1])
+def test_moves_are_counted_in_bins_of_four_bits(arch, lora, lr, examples, tmp_path):
+    """Of whole matrices, with LoRA as they are after merging; GPT-2 keeps its own the other way round."""
+    model, rows, result, services = run(
+        examples,
+        tmp_path,
+        Gentle(Config()),
+        detectors=("quantisation",),
+        lr=lr,
+        lora=lora,
+        base=lambda: tiny_model(arch),
+    )
+    base = dict(tiny_model(arch).named_parameters())
+    steps, crossed, changed = [], 0, 0
+    for name, p in model.named_parameters():
+        now, before = (x.detach().double() for x in (p, base[name]))
+        if torch.equal(now, before):
+            continue
+        inputs = 0 if arch == "gpt2" else 1
+        bins = before.abs().max(dim=inputs, keepdim=True).values / 7
+        steps.append(float((2 * (now - before).abs() / bins).max()))
+        crossed += int((torch.floor(now / bins + 0.5) != torch.floor(before / bins + 0.5)).sum())
+        changed += int((now != before).sum())
+    assert len(steps) == 2 and changed
+    expected = {"bin_move": max(steps), "bin_changed": crossed / changed}
+    for name, value in expected.items():
+        assert rows[-1][f"diag_{name}"] == pytest.approx(value, rel=1e-4)
+        assert result.closing[f"diag_end_{name}"] == rows[-1][f"diag_{name}"]
+    assert "diag_bin_changed" in rows[1] and "diag_bin_changed" not in rows[0]
+    assert (expected["bin_changed"] > 0.1) == (lr > 1e-3)
+    assert any("4 bits would undo" in line and "at the end" in line for line in services.said) == (lr < 1e-3)
+
+
+def test_nothing_changed_is_no_share_of_bins(examples, tmp_path):
+    _, _, result, services = run(examples, tmp_path, Gentle(Config()), detectors=("quantisation",), steps=0)
+    assert result.closing["diag_bin_move"] == 0.0 and "diag_bin_changed" not in result.closing
+    assert not services.said
+
+
+def test_how_often_to_sample_is_for_the_detector_that_does():
+    with pytest.raises(ValueError, match="own-output"):
+        Diagnostics(sample_every=5)
 
 
 def test_a_role_that_is_not_there_is_one_clear_error(examples, tmp_path):

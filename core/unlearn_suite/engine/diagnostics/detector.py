@@ -55,7 +55,7 @@ class Bench:
     def __init__(self, ctx: StageContext, options: Diagnostics, block: int) -> None:
         self.ctx = ctx
         self.block = block if block >= 0 else ctx.shape.n_blocks - 1
-        self._options = options
+        self.options = options
         self._fixed: dict[str, list[Batch]] = {}
         self._yardstick: Yardstick | None = None
         self._drift: Drift | None = None
@@ -73,15 +73,15 @@ class Bench:
 
     @property
     def forget(self) -> list[Batch]:
-        return self._batches(self._options.forget)
+        return self._batches(self.options.forget)
 
     @property
     def retain(self) -> list[Batch]:
-        return self._batches(self._options.retain)
+        return self._batches(self.options.retain)
 
     def _batches(self, role: str) -> list[Batch]:
         if role not in self._fixed:
-            self._fixed[role] = fixed_batches(self.ctx, role, self._options.examples)
+            self._fixed[role] = fixed_batches(self.ctx, role, self.options.examples)
         return self._fixed[role]
 
 
@@ -104,6 +104,10 @@ class Detector:
 
     def start(self, bench: Bench) -> None:
         """Before the first step (of this process), on the weights that the stage began with."""
+
+    def is_due(self, bench: Bench, done: int) -> bool:
+        """Whether to measure when `done` steps are done."""
+        return done % bench.options.every == 0 or done == bench.ctx.train.steps
 
     def before_step(self, bench: Bench) -> None:
         """Right before a step that is measured."""

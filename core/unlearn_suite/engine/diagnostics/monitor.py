@@ -16,6 +16,7 @@ from .junk_direction import JunkDirection
 from .norm_ratio import NormRatio
 from .norms_above import NormsAbove
 from .own_output import OwnOutput
+from .quantisation import Quantisation
 from .retain_drift import RetainKl, RetainPerplexity
 from .single_direction import SingleDirection
 from .update import Update
@@ -30,6 +31,7 @@ DETECTORS: Mapping[DetectorName, type[Detector]] = {
     "junk-direction": JunkDirection,
     "forget-word": ForgetWord,
     "own-output": OwnOutput,
+    "quantisation": Quantisation,
 }
 
 
@@ -38,7 +40,6 @@ class Monitor:
 
     def __init__(self, ctx: StageContext, options: Diagnostics, block: int) -> None:
         self._ctx = ctx
-        self._every = options.every
         self._bench = Bench(ctx, options, block)
         self._detectors: dict[str, Detector] = {name: DETECTORS[name]() for name in dict.fromkeys(options.detectors)}
         self._worst: dict[str, list[float]] = {}
@@ -48,13 +49,13 @@ class Monitor:
         ctx.views.clear()
 
     def before(self, step: int) -> None:
-        if self._is_due(step):
-            for detector in self._detectors.values():
-                detector.before_step(self._bench)
+        for detector in self._due(step):
+            detector.before_step(self._bench)
 
     def after(self, step: int) -> Scalars:
         """The readings after step `step` (from 0); {} when none is due."""
-        return self._read((d.measure for d in self._detectors.values()), step) if self._is_due(step) else {}
+        due = self._due(step)
+        return self._read((d.measure for d in due), step) if due else {}
 
     def close(self) -> Scalars:
         """What is measured once, at the end; and the table of all of it for the page."""
@@ -73,8 +74,8 @@ class Monitor:
         self._worst = {name: list(pair) for name, pair in state["worst"].items()}
         self._last = dict(state["last"])
 
-    def _is_due(self, step: int) -> bool:
-        return (step + 1) % self._every == 0 or step + 1 == self._ctx.train.steps
+    def _due(self, step: int) -> list[Detector]:
+        return [d for d in self._detectors.values() if d.is_due(self._bench, step + 1)]
 
     @torch.no_grad()
     def _read(self, reads: Iterable[Any], step: int) -> Scalars:
@@ -114,5 +115,6 @@ class Monitor:
             state = f"ALARM: {alarm.means}" if alarm.fires(worst) else "quiet"
             rows.append([name, value, worst, int(step), alarm.level, state])
         columns = ["reading", "last", "worst", "at step", "alarm level", ""]
-        note = f"Measured every {self._every} steps on fixed text. Steps count from 0; the end counts as one more."
+        every = self._bench.options.every
+        note = f"Measured every {every} steps on fixed text. Steps count from 0; the end counts as one more."
         self._ctx.report.table("Failure detectors", columns, rows, note)
