@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
 from unlearn_suite import ModelShape
+from unlearn_suite.errors import PlanError
 from unlearn_suite.plan import load_plan
 from unlearn_suite.plugins import load_catalog
 from unlearn_suite.testing.tiny import ARCHITECTURES, tiny_model
@@ -24,6 +26,10 @@ FAMILIES = {  # preset: (architecture, blocks, trained blocks)
     "llama3.2-1b-reconstruction": ("llama", 16, [2, 3, 4]),
     "smollm2-135m-reconstruction": ("llama", 30, [5, 6, 7]),
 }
+MLP_OUT = {"gpt2": "c_proj", "gpt_neox": "dense_4h_to_h", "phi": "fc2"}  # all others: down_proj
+POST_NORMS = ("gemma2", "gemma3", "olmo2")
+DEPTH = 12
+"""blocks of the models that every preset is resolved on: one more than the deepest preset needs"""
 PRESETS = Path(__file__).parents[1] / "src/unlearn_suite_knowledge/presets/cosine-rmu.yaml"
 
 
@@ -53,6 +59,36 @@ def test_a_preset_resolves(name, tmp_path):
     norms = [n for n in needs.trainable if n.endswith("post_feedforward_layernorm.weight")]
     assert len(norms) == (3 if arch in ("olmo2", "gemma2") else 0)
     assert any(name in note for note in plan.notes) == (name != "smollm2-135m-reconstruction")
+
+
+@cache
+def deep(arch: str) -> ModelShape:
+    """A model of `DEPTH` blocks without weights."""
+    layers = {"n_layer" if arch == "gpt2" else "num_hidden_layers": DEPTH}
+    if arch.startswith("gemma"):
+        layers["layer_types"] = ["sliding_attention", "full_attention"] * (DEPTH // 2)
+    with torch.device("meta"):
+        return ModelShape.of(tiny_model(arch, **layers))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_preset_names_the_same_tensors_on_every_architecture(name, arch, tmp_path):
+    (stage,) = plan_of(tmp_path, f"preset: {name}").arms[0].stages
+    objective, shape = CosineRmu(stage.config), deep(arch)
+    assert shape.n_blocks == DEPTH
+    if stage.config.post_norm and arch not in POST_NORMS:
+        with pytest.raises(PlanError) as caught:
+            objective.requirements(shape)
+        assert caught.value.code == "no-such-tensor" and "post_feedforward_layernorm" in str(caught.value)
+        return
+    needs = objective.requirements(shape)
+    endings = [f"mlp.{MLP_OUT.get(arch, 'down_proj')}.weight"]
+    endings += ["post_feedforward_layernorm.weight"] * stage.config.post_norm
+    expected = {f"{shape.blocks_path}.{block}.{ending}" for block in FAMILIES[name][2] for ending in endings}
+    assert expected <= set(shape.tensors)
+    assert sorted(needs.trainable) == sorted(expected)
+    assert needs.reads == FAMILIES[name][2][-1]
 
 
 def test_every_preset_is_tested_and_every_field_has_its_source():

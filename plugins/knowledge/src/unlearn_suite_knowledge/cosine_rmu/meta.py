@@ -147,7 +147,7 @@ class MetaGradient:
         if not math.isfinite(norm):
             raise TrainingError(
                 f"the meta-gradient is not finite at step {self.ctx.step_index}: the simulated attack explodes",
-                code="non-finite",
+                code="meta-non-finite",
                 hint="lower `inner_lr` or `inner_steps`",
             )
         factor = weight * min(1.0, base_norm / max(norm, 1e-12))

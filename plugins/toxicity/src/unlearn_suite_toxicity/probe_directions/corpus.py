@@ -65,7 +65,7 @@ def build(ctx: StageContext, config: ProbeDirectionsConfig) -> Corpus:
     if config.test_share and not all(of_class[2] for of_class in parts):
         raise TrainingError(
             f"one class has no text in the test part, a share of {config.test_share:g} of the prompts",
-            code="too-few-probe-texts",
+            code="no-test-texts",
             hint="raise `test_share`, or give more prompts",
         )
     asked = [e.prompt for e in prompts or toxic if e.prompt]
