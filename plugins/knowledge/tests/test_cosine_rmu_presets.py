@@ -80,7 +80,7 @@ def test_a_preset_names_the_same_tensors_on_every_architecture(name, arch, tmp_p
     if stage.config.post_norm and arch not in POST_NORMS:
         with pytest.raises(PlanError) as caught:
             objective.requirements(shape)
-        assert caught.value.code == "no-such-tensor" and "post_feedforward_layernorm" in str(caught.value)
+        assert caught.value.code == "no-such-tensor" and "`post_norm`" in str(caught.value)
         return
     needs = objective.requirements(shape)
     endings = [f"mlp.{MLP_OUT.get(arch, 'down_proj')}.weight"]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from unlearn_suite import Batch, Loss, LossObjective, ModelShape, Requirements, Scalars, StageContext
+from unlearn_suite import Batch, Loss, LossObjective, ModelShape, PlanError, Requirements, Scalars, StageContext
 
 from .config import CosineRmuConfig
 from .meta import MetaGradient
@@ -25,6 +25,12 @@ class CosineRmu(LossObjective[CosineRmuConfig]):
         blocks = range(max(0, block - self.config.width + 1), block + 1)
         trainable = shape.select("mlp_out", blocks)
         if self.config.post_norm:
+            if not shape.post_norm:
+                raise PlanError(
+                    f"`post_norm` asks for the norm after the MLP, and this model ({shape.model_type}) has none",
+                    code="no-such-tensor",
+                    hint="leave `post_norm` out: it is for OLMo-2, Gemma 2 and Gemma 3",
+                )
             numbers = "|".join(map(str, blocks))
             trainable += shape.match(
                 re.escape(shape.blocks_path) + rf"\.({numbers})\.post_feedforward_layernorm\.weight"
