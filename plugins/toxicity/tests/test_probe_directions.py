@@ -229,6 +229,16 @@ def test_a_stage_warns_of_the_blocks_whose_probe_is_evaded(stage, unsure, lr):
     evaded = [b for b in (1, 2) if told[f"auroc_fresh_probe_{b}"] - told[f"auroc_old_probe_{b}"] > 0.1]
     assert [b for b in (1, 2) if any(f"block {b} may be evaded" in line for line in ran.services.said)] == evaded
     assert bool(evaded) == (lr > 1e-3)
+    items = json.loads((ran.folder / "artifacts" / "report.json").read_text())["items"]
+    (table,) = [item for item in items if item["title"] == "Failure detectors of the directions"]
+    expected = []
+    for block in (1, 2):
+        gap = told[f"auroc_fresh_probe_{block}"] - told[f"auroc_old_probe_{block}"]
+        shift = told[f"benign_shift_{block}"]
+        expected += [(block, gap, "above 0.1", gap > 0.1), (block, shift, "beyond 0.2", abs(shift) > 0.2)]
+    shown = [(block, value, level, state.startswith("ALARM")) for block, _, value, level, state in table["rows"]]
+    assert [row[2:] for row in shown] == [row[2:] for row in expected]
+    assert [row[1] for row in shown] == pytest.approx([row[1] for row in expected], rel=1e-6)
 
 
 def test_without_prompts_the_roles_themselves_are_the_classes(stage, roles):

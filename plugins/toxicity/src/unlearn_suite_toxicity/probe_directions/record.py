@@ -145,7 +145,9 @@ def evasion(ctx: StageContext, steering: Steering) -> Scalars:
         found["old_probe"][block] = probes.auroc(y, x @ before.weight)
         found["fresh_probe"][block] = probes.judged(fresh, x, y).auroc
         shifts[block] = _benign_shift(steering, block, data)
+    gaps = {block: fresh - found["old_probe"][block] for block, fresh in found["fresh_probe"].items()}
     _warn(ctx, found, shifts)
+    _show_alarms(ctx, gaps, shifts)
     _show_projections(ctx, steering, read)
     lines = {name.replace("_", " "): list(areas.items()) for name, areas in found.items()}
     note = (
@@ -183,6 +185,21 @@ def _show_projections(ctx: StageContext, steering: Steering, now: Mapping[int, F
         "benign text stay where it was; below it the objective over-steers."
     )
     ctx.report.table("Projections before and after training", columns, rows, note)
+
+
+def _show_alarms(ctx: StageContext, gaps: Mapping[int, float], shifts: Mapping[int, float]) -> None:
+    """Both readings of each block beside their levels."""
+    rows: list[list[float | int | str | None]] = []
+    for block, shift in shifts.items():
+        evaded, steered = gaps[block] > EVADED, abs(shift) > OVER_STEERED
+        state = "ALARM: evaded, unless toxicity has fallen" if evaded else "quiet"
+        rows.append([block, "AUROC, fresh probe - old", gaps[block], f"above {EVADED:g}", state])
+        state = "ALARM: over-steered" if steered else "quiet"
+        rows.append([block, "benign text moved along v", shift, f"beyond {OVER_STEERED:g}", state])
+    note = "After training, on validation or test texts; distances in units of that from benign to toxic tokens."
+    ctx.report.table(
+        "Failure detectors of the directions", ["block", "reading", "value", "alarm level", ""], rows, note
+    )
 
 
 def _warn(ctx: StageContext, found: dict[str, dict[int, float]], shifts: dict[int, float]) -> None:
