@@ -373,10 +373,11 @@ def test_the_page_gets_tables_and_a_series(stage):
         "Probes",
         "Directions compared",
         "Tokens along the directions",
+        "Failure detectors of the directions",
         "Projections before and after training",
         "Probes before and after training",
     ]
-    table, cosines, tokens, projections, series = items
+    table, cosines, tokens, _, projections, series = items
     assert [row[:2] for row in projections["rows"]] == [[b, text] for b in (1, 2) for text in ("benign", "toxic")]
     assert [row[0] for row in table["rows"]] == [1, 2]
     v = [ran.objective.steering.directions[b].v for b in (1, 2)]
