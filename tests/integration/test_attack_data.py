@@ -10,7 +10,7 @@ import pytest
 
 from unlearn_suite import Example
 from unlearn_suite.plan import load_plan
-from unlearn_suite.plan.model import DataUse
+from unlearn_suite.plan.model import DataUse, Plan
 from unlearn_suite.plugins import load_catalog, load_target
 from unlearn_suite.study import Cell
 from unlearn_suite.worker.data_checks import doubts
@@ -52,14 +52,19 @@ def examples(uses: Sequence[DataUse]) -> list[Example]:
     return [example for use in uses for example in load_target(use.spec.load)(use.config)]
 
 
+def planned(name: str, options: str, folder: Path) -> Plan:
+    """A plan of one problem that relearning attacks."""
+    path = folder / "plan.yaml"
+    path.write_text(
+        f"plan: 1\nproblems: [{{use: {name}{f', with: {{{options}}}' if options else ''}}}]\nattacks: [relearn]\n"
+    )
+    return load_plan(path, load_catalog())
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_an_attacker_is_not_told_what_is_asked(name: str, tmp_path: Path) -> None:
     options, read = CASES[name]
-    plan = tmp_path / "plan.yaml"
-    plan.write_text(
-        f"plan: 1\nproblems: [{{use: {name}{f', with: {{{options}}}' if options else ''}}}]\nattacks: [relearn]\n"
-    )
-    problem = load_plan(plan, load_catalog()).problems[0]
+    problem = planned(name, options, tmp_path).problems[0]
     given = examples(problem.data["attack"])
     told = [words(f"{e.prompt} {e.text}") for e in given]
     roles = {entry.name: entry.data for entry in problem.metrics}
@@ -91,11 +96,7 @@ SPOILED = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_check_of_data_speaks_of_spoiled_entries_alone(name: str, tmp_path: Path) -> None:
     options, read = CASES[name]
-    plan = tmp_path / "plan.yaml"
-    plan.write_text(
-        f"plan: 1\nproblems: [{{use: {name}{f', with: {{{options}}}' if options else ''}}}]\nattacks: [relearn]\n"
-    )
-    made = load_plan(plan, load_catalog())
+    made = planned(name, options, tmp_path)
     problem, attack = made.problems[0], made.attacks[0]
     roles = {role: examples(uses) for role, uses in problem.data.items()}
     entries = [{"name": m.name, "use": m.entry.qualified, "data": m.data, "want": m.want} for m in problem.metrics]

@@ -33,8 +33,12 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "mlp_out": ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2", "mlp.fc_out"),
 }
 
-POST_NORM = re.compile(r"\.post_(feedforward|mlp)_layernorm\.weight$")
-"""gains between a block's output matrices and the residual stream"""
+# The gains between a block's output matrices and the residual stream: after the MLP, after the attention. One after the
+# attention is told by the one after the MLP: Llama calls the norm before its MLP `post_attention_layernorm` too.
+POST_NORMS = (
+    ("post_feedforward_layernorm", "post_attention_layernorm"),
+    ("post_mlp_layernorm", "post_self_attn_layernorm"),
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,20 @@ class ModelShape:
     @property
     def post_norm(self) -> bool:
         """Whether blocks norm and scale what their output matrices write before it is added (OLMo-2, Gemma 2 and 3)."""
-        return any(POST_NORM.search(name) for name in self.tensors)
+        return any(self.post_norms(block) for block in range(self.n_blocks))
+
+    def post_norms(self, block: int) -> tuple[str, ...]:
+        """Full names of the gains that scale what a block's output matrices write before it is added: the one after
+        the MLP, then the one after the attention where there is one. Empty where it is added as it is.
+
+        Raises `PlanError` (`no-such-block`).
+        """
+        prefix = f"{self.blocks_path}.{self.check_block(block)}."
+        for names in POST_NORMS:
+            mlp, attention = (f"{prefix}{name}.weight" for name in names)
+            if mlp in self.tensors:
+                return (mlp, attention) if attention in self.tensors else (mlp,)
+        return ()
 
     def match(self, pattern: str) -> tuple[str, ...]:
         """Full names of all tensors that a regular expression matches in full, in the model's order.

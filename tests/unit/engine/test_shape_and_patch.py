@@ -25,6 +25,33 @@ def test_one_output_matrix_a_block_by_name(arch):
     assert mlp != attention
 
 
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_norms_after_the_matrices_are_told_from_norms_before(arch):
+    shape = ModelShape.of(tiny_model(arch))
+    after = ("post_feedforward_layernorm", "post_attention_layernorm") if arch in {"gemma2", "gemma3", "olmo2"} else ()
+    for block in range(4):
+        assert shape.post_norms(block) == tuple(f"model.layers.{block}.{name}.weight" for name in after)
+    assert shape.post_norm == bool(after)
+
+
+@pytest.mark.parametrize(
+    ("names", "after"),
+    [
+        (("post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"), (2, 0)),  # GLM-4
+        (("input_layernorm", "post_attention_layernorm", "post_mlp_layernorm"), (2,)),
+        (("input_layernorm", "post_attention_layernorm"), ()),
+    ],
+)
+def test_norms_after_the_matrices_of_other_families(names, after):
+    """By the names of the tensors alone; the first block has none."""
+    full = [f"layers.1.{name}.weight" for name in names]
+    shape = ModelShape(2, 8, 16, "layers", dict.fromkeys(("layers.0.mlp.down_proj.weight", *full), (8,)))
+    assert shape.post_norms(1) == tuple(full[i] for i in after) and shape.post_norms(0) == ()
+    assert shape.post_norm == bool(after)
+    with pytest.raises(PlanError, match="block 2 does not exist"):
+        shape.post_norms(2)
+
+
 def test_faults_are_named():
     shape = ModelShape.of(tiny_model("llama"))
     with pytest.raises(PlanError, match="block 4 does not exist: the model has blocks 0 to 3"):

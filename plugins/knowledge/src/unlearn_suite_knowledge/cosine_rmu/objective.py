@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,16 +24,14 @@ class CosineRmu(LossObjective[CosineRmuConfig]):
         blocks = range(max(0, block - self.config.width + 1), block + 1)
         trainable = shape.select("mlp_out", blocks)
         if self.config.post_norm:
-            if not shape.post_norm:
+            gains = tuple(norms[0] for norms in map(shape.post_norms, blocks) if norms)
+            if not gains:
                 raise PlanError(
                     f"`post_norm` asks for the norm after the MLP, and this model ({shape.model_type}) has none",
                     code="no-such-tensor",
                     hint="leave `post_norm` out: it is for OLMo-2, Gemma 2 and Gemma 3",
                 )
-            numbers = "|".join(map(str, blocks))
-            trainable += shape.match(
-                re.escape(shape.blocks_path) + rf"\.({numbers})\.post_feedforward_layernorm\.weight"
-            )
+            trainable += gains
         return Requirements(trainable=trainable, reads=block, logits=self.config.reads_logits)
 
     def _block(self, shape: ModelShape) -> int:

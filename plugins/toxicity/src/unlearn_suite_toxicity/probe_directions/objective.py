@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -14,6 +14,7 @@ from unlearn_suite import (
     Loss,
     LossObjective,
     ModelShape,
+    PlanError,
     Requirements,
     Scalars,
     StageContext,
@@ -21,7 +22,7 @@ from unlearn_suite import (
     losses,
 )
 
-from . import closed_form, corpus, post_norms, record
+from . import closed_form, corpus, record
 from . import losses as own
 from .config import ProbeDirectionsConfig
 from .greedy import confined
@@ -38,7 +39,7 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
         trained = range(max(0, blocks[0] - 1), blocks[-1] + 1)
         trainable = shape.select("mlp_out", trained) + shape.select("attn_out", trained)
         return Requirements(
-            trainable=trainable + post_norms.after(shape, trained) if c.post_norm else trainable,
+            trainable=trainable + _post_norms(shape, trained) if c.post_norm else trainable,
             reads=blocks[-1],
             logits=max(c.kl_weight, c.ce_weight, c.nll_weight) > 0 or c.needs_causal,
             head=True,
@@ -199,6 +200,18 @@ class ProbeDirections(LossObjective[ProbeDirectionsConfig]):
         if self.config.layer_weights == "learned":
             record.save(self.ctx, self.steering)
         return record.evasion(self.ctx, self.steering)
+
+
+def _post_norms(shape: ModelShape, blocks: Iterable[int]) -> tuple[str, ...]:
+    """The gains after the MLP and the attention of each block. Raises `PlanError` where a block has not both."""
+    pairs = [shape.post_norms(block) for block in blocks]
+    if any(len(pair) < 2 for pair in pairs):
+        raise PlanError(
+            f"`post_norm` asks for the norms after attention and MLP, and this model ({shape.model_type}) has none",
+            code="no-such-tensor",
+            hint="leave `post_norm` out: it is for OLMo-2, Gemma 2 and Gemma 3",
+        )
+    return tuple(name for pair in pairs for name in pair)
 
 
 def _kl(reference: Tensor, _: Tensor, policy: Tensor) -> Tensor:
