@@ -53,6 +53,7 @@ DetectorName = Literal[
     "forget-word",
     "own-output",
     "quantisation",
+    "probe",
 ]
 
 
@@ -64,12 +65,20 @@ class Diagnostics(Config):
     )
     """which; `own-output` samples from the model, once before training and once after, and `norms-above`,
     `junk-direction` and `forget-word` read it to its end several times"""
+    metrics: tuple[str, ...] = ()
+    """entries of the problem's `metrics` that are scored before training and after, such as the toxicity that a probe
+    is to lower; no objective sees them"""
     every: int = Field(10, ge=1)
     """steps between two measurements; the last step is always measured"""
     sample_every: int = Field(0, ge=0)
-    """steps between two samples of `own-output` while training (0 = only before and after)"""
+    """steps between two samples of `own-output`, and two scorings of `metrics`, while training (0 = only before and
+    after)"""
     examples: int = Field(8, ge=2)
     """texts of each role that are read, the same ones every time"""
+    probe_examples: int = Field(64, ge=8)
+    """texts of each role that `probe` reads; it is fitted on one half of them and judged on the other"""
+    metric_examples: int | None = Field(64, ge=1)
+    """examples of each of `metrics` that are scored, the same ones every time (none = all)"""
     forget: str = "forget"
     """data role of the text to forget"""
     retain: str = "retain"
@@ -77,8 +86,10 @@ class Diagnostics(Config):
 
     @model_validator(mode="after")
     def _sampled(self) -> Diagnostics:
-        if self.sample_every and "own-output" not in self.detectors:
-            raise ValueError("`sample_every` is for the detector `own-output`, which `detectors` does not name")
+        if self.sample_every and "own-output" not in self.detectors and not self.metrics:
+            raise ValueError(
+                "`sample_every` is for the detector `own-output`, which `detectors` does not name, and for `metrics`"
+            )
         return self
 
 
@@ -172,6 +183,12 @@ class Example:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
+JUDGES_APART = 0.15
+"""by how much the changes of a value in [0, 1] may differ between two judges before it is alarming"""
+GROUP_BEHIND = 0.03
+"""by how much one group of what is to be kept may fall more than the others before it is alarming"""
+
+
 @dataclass(frozen=True)
 class ValueSpec:
     """What one number of a metric's rows means, and how rows become one number.
@@ -195,6 +212,8 @@ class ValueSpec:
     aggregate: Literal["mean", "exp-mean", "auc"] = "mean"
     versus: Literal["", "ks", "privleak"] = ""
     of: str = ""
+    second: str = ""
+    """name of the value in which another judge says the same: a change that one of the two does not see is doubtful"""
     reliability: str = ""
     """what published studies found of this measure, with the source; shown in the report"""
 
@@ -305,6 +324,10 @@ class MetricSpec:
         for name, value in self.values.items():
             if isinstance(value, ValueSpec):  # what is none is told by the host
                 self._check_source(name, value)
+                if value.second and value.second not in self.values:
+                    raise ValueError(
+                        f"value {name!r} of {self.name!r} has {value.second!r} as its second, which is none"
+                    )
 
     def _check_source(self, name: str, value: ValueSpec) -> None:
         """A value relative to the oracle is made of one that rows have."""

@@ -27,10 +27,17 @@ problems:
     data:
       forget: {use: jsonl, with: {path: texts.jsonl}}
       retain: {use: jsonl, with: {path: texts.jsonl}}
-    metrics: [{name: perplexity, use: perplexity, data: retain, show: [perplexity]}]
+    metrics: [{name: perplexity, use: perplexity, data: retain, show: [perplexity]}, {name: writing, use: fluency, data: retain, show: [perplexity], with: {n: 1, max_new_tokens: 4}}]
 arms:
   trained:
-    stages: [{use: cosine-rmu, with: {block: 2, meta: none}, steps: 40, lr: 1.0e-4, batch: 3, save_every: 2}]
+    stages:
+      - use: cosine-rmu
+        with: {block: 2, meta: none}
+        steps: 40
+        lr: 1.0e-4
+        batch: 3
+        save_every: 2
+        diagnostics: {detectors: [probe], metrics: [perplexity, writing], sample_every: 10}
   faulty: {stages: [{use: faulty, steps: 3, batch: 3}]}
 compute: {devices: DEVICES}
 """
@@ -87,6 +94,11 @@ def status(folder: Path, arm: str) -> dict:
     return json.loads((cell(folder, arm) / "status.json").read_text())
 
 
+def scalars(path: Path) -> list[tuple[int, dict]]:
+    rows = [json.loads(line) for line in (path / "scalars.jsonl").read_text().splitlines()]
+    return [(row["step"], row["scalars"]) for row in rows]
+
+
 def here(folder: Path, runs: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same run in this process, on one device."""
     plan(folder, 1)
@@ -121,8 +133,13 @@ def test_a_signal_stops_all_with_a_checkpoint_and_one_process_goes_on_from_it(fo
     assert both.keys() == alone.keys()
     for name, tensor in alone.items():
         torch.testing.assert_close(both[name], tensor, rtol=0, atol=1e-5)
-    steps = [json.loads(r)["step"] for r in (cell(folder, "trained") / "scalars.jsonl").read_text().splitlines()]
-    assert steps == list(range(40))
+    rows, expected = (scalars(cell(folder, "trained", runs)) for runs in ("runs", "alone"))
+    assert [step for step, _ in rows] == [*range(40), 40]
+    watched = {f"diag_{name}_perplexity" for name in ("perplexity", "writing")}
+    assert [step for step, row in rows if watched <= row.keys()] == [9, 19, 29, 40]
+    for (_, row), (_, other) in zip(rows, expected, strict=True):
+        found = {name: value for name, value in row.items() if name.startswith("diag_")}
+        assert found == pytest.approx({name: value for name, value in other.items() if name in found}, rel=1e-4)
 
 
 def test_an_error_on_one_process_is_the_error_of_the_cell(folder):
@@ -139,7 +156,7 @@ def test_what_another_cell_has_trained_is_taken_over_by_all(folder, monkeypatch)
     here(folder, "runs", monkeypatch)
     before = cell(folder, "trained")
     more = "metrics: [{name: more, use: perplexity, data: forget}, "
-    (folder / "plan.yaml").write_text(PLAN.replace("DEVICES", "2").replace("metrics: [", more))
+    (folder / "plan.yaml").write_text(PLAN.replace("DEVICES", "2").replace("    metrics: [", "    " + more))
     process = start(folder, "trained")
     out, _ = process.communicate(timeout=240)
     assert process.returncode == 0, out

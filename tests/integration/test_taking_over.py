@@ -168,6 +168,19 @@ def test_the_guards_role_counts_and_a_metrics_role_does_not(folder: Path) -> Non
     assert "trained_by" not in cell(run_plan(changed(guarded), folder))[1] and told(folder)["step"] == 3
 
 
+def test_what_detectors_score_while_training_counts(folder: Path) -> None:
+    watched = ("lr: 1.0e-2}", "lr: 1.0e-2, diagnostics: {detectors: [update], metrics: [kept]}}")
+    first = cell(run_plan(changed(("arms:", KEEP), watched), folder))[0]
+    more = KEEP.replace("kept,", "other,").replace("arms:", KEEP)
+    told(folder)
+    after, status = cell(run_plan(changed(("arms:", more), watched), folder))
+    assert status["trained_by"] == first.name and told(folder)["step"] == 0
+    assert (after / "scalars.jsonl").read_bytes() == (first / "scalars.jsonl").read_bytes()
+    (folder / "held.txt").write_text("something else")
+    assert "trained_by" not in cell(run_plan(changed(("arms:", KEEP), watched), folder))[1]
+    assert told(folder)["step"] == 3
+
+
 def test_an_attack_on_other_data_is_made(folder: Path) -> None:
     run_plan(changed(("compute:", ATTACKS)), folder)
     told(folder)

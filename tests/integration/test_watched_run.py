@@ -26,6 +26,12 @@ problems:
       - {name: forget, use: perplexity, data: forget, want: higher, show: [perplexity]}
       - {name: rare, use: perplexity, data: forget, want: lower, show: [perplexity]}
       - {name: keep, use: perplexity, data: retain, want: keep, show: [perplexity]}
+      - name: writing
+        use: fluency
+        data: forget
+        want: keep
+        show: [perplexity, repetition]
+        with: {n: 2, max_new_tokens: 6}
 arms:
   base: {stages: []}
   rmu:
@@ -40,8 +46,19 @@ arms:
           every: 4
           sample_every: 3
           examples: 4
+          metrics: [keep, writing]
         stop: {retain_kl: 0.2, every: 2}
     sweep: {0.lr: [1e-6, 5e-2]}
+  twice:
+    stages:
+      - {use: cosine-rmu, with: {block: 2, meta: none, retain_weight: 1}, steps: 3, lr: 2.0e-2, batch: 4}
+      - use: cosine-rmu
+        with: {block: 2, meta: none, retain_weight: 1}
+        steps: 3
+        lr: 2.0e-2
+        batch: 4
+        lora: {rank: 2}
+        diagnostics: {detectors: [probe], metrics: [keep, writing], sample_every: 1}
 """
 
 
@@ -85,6 +102,20 @@ def test_a_collapse_is_in_the_console_the_status_the_scalars_and_on_the_page(run
     assert "The stage stopped after step" in page and "Failure detectors" in page
 
 
+@pytest.mark.parametrize("arm", ["rmu.lr-0.05", "rmu.lr-1e-06", "twice"])
+def test_metrics_that_are_watched_end_with_what_the_cell_scores(run, arm):
+    """`writing` is read by the published model, which takes the place of the trained one for it."""
+    path, _ = run
+    rows = [json.loads(line)["scalars"] for line in (cell(path, arm) / "scalars.jsonl").read_text().splitlines()]
+    results = json.loads((path / "results" / "summary.json").read_text())["results"]
+    found = {(r["metric"], r["value"]): r for r in results if r["arm"] == arm}
+    for metric, value in (("keep", "perplexity"), ("writing", "perplexity"), ("writing", "repetition")):
+        assert rows[-1][f"diag_{metric}_{value}"] == pytest.approx(found[metric, value]["mean"], rel=1e-6)
+    if arm == "twice":
+        assert abs(found["writing", "perplexity"]["change"]["mean"]) > 0.1
+        assert ["diag_writing_perplexity" in row for row in rows] == [*[False] * 3, True, True, False, True]
+
+
 def test_a_calm_point_of_the_sweep_does_all_its_steps(run):
     path, said = run
     assert "rounding the weights to 4 bits would undo the training" in " ".join(said.split())
@@ -95,7 +126,7 @@ def test_a_calm_point_of_the_sweep_does_all_its_steps(run):
     assert [step for step, row in enumerate(rows) if "diag_own_entropy" in row] == [2, 5, 8]
     assert [step for step, row in enumerate(rows) if "diag_bin_move" in row] == [3, 7]
     summary = json.loads((path / "results" / "summary.json").read_text())
-    assert {score["family"] for score in summary["scores"]} == {"rmu"} and len(summary["scores"]) == 2
+    assert {score["family"] for score in summary["scores"]} == {"rmu", ""} and len(summary["scores"]) == 3
     left_out = {item["measure"] for score in summary["scores"] for item in score["left_out"]}
     assert left_out == {"forget perplexity"}, "a value to be raised needs a highest value"
     page = (path / "report" / "index.html").read_text()

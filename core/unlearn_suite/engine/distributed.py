@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from ..errors import PlanError, PrerequisiteError
 
 if TYPE_CHECKING:
     from .context import Services
+    from .diagnostics.metrics import Entry, Metrics, Rows
     from .shards import ShardedWeights
 
 PEER_LOST = "process-lost"
@@ -191,3 +193,22 @@ class SharedServices:
     def warn(self, text: str) -> None:
         if self._processes.lead:
             self._inner.warn(text)
+
+
+class SharedMetrics:
+    """The problem's metrics for a stage on several processes: the lead scores, all get its rows."""
+
+    def __init__(self, inner: Metrics, processes: Processes, weights: ShardedWeights) -> None:
+        self._inner = inner
+        self._processes = processes
+        self._weights = weights
+
+    def entry(self, name: str) -> Entry:
+        return self._inner.entry(name)
+
+    def rows(self, name: str, examples: int | None, originals: Mapping[str, Tensor]) -> Rows:
+        """The whole model is gathered on every process for it."""
+        with self._weights.whole():
+            rows = self._inner.rows(name, examples, originals) if self._processes.lead else None
+            result: Rows = self._processes.from_lead(rows)
+        return result

@@ -18,7 +18,8 @@ from . import checkpoint
 from .accounting import Meter, StageCost
 from .batch import Batch, make_roles
 from .context import Services, StageContext
-from .distributed import SharedServices, guarded, here, peers_watched
+from .diagnostics import Metrics
+from .distributed import SharedMetrics, SharedServices, guarded, here, peers_watched
 from .fitting import Start, until_it_fits
 from .held_out import hold_out
 from .keeping import keeping
@@ -54,6 +55,8 @@ class StageJob:
     """where what the stage's base model computes is kept"""
     chat: ChatTemplate | None = None
     """how prompts become turns of the user; none = they are plain text"""
+    metrics: Metrics | None = None
+    """the problem's metrics, for detectors alone; none = detectors do without"""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ def _run_together(model: nn.Module, tokenizer: Any, job: StageJob, device: torch
     assert isinstance(views.replay, ShardedReplay)
     weights, guard = views.replay.weights, job.guard
     services = SharedServices(job.services, weights.processes, weights)
-    job = replace(job, services=services, guard=lambda: guarded(guard))
+    metrics = SharedMetrics(job.metrics, weights.processes, weights) if job.metrics else None
+    job = replace(job, services=services, metrics=metrics, guard=lambda: guarded(guard))
     result = _run(tokenizer, job, views, next(iter(views.trainable.values())), needs.reads)
     (flops,) = weights.processes.total([float(result.cost.flops or 0)])
     result = replace(result, cost=replace(result.cost, flops=int(flops) if result.cost.flops is not None else None))
@@ -158,7 +162,7 @@ def _run(tokenizer: Any, job: StageJob, views: ModelViews, like: Tensor, block: 
         with job.guard():
             job.objective.setup(ctx)
         ctx.views.clear()
-        watch = Watch(ctx, held_out, block)
+        watch = Watch(ctx, held_out, block, job.metrics)
         first = _resume(ctx, job, watch)
     ctx.views.keep(keeping(ctx, job.shelf, like))
     with meter.phase("train"):

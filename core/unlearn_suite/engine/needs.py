@@ -17,8 +17,9 @@ TO_THE_END = frozenset({"retain-kl", "retain-perplexity", "norms-above", "junk-d
 
 def with_watchers(needs: Requirements, train: Train) -> Requirements:
     """The requirements of an objective together with those of the stage's detectors and guard."""
-    detectors = train.diagnostics.detectors if train.diagnostics else ()
-    watched = train.stop is not None or not TO_THE_END.isdisjoint(detectors)
+    watching = train.diagnostics
+    to_the_end = watching is not None and (bool(watching.metrics) or not TO_THE_END.isdisjoint(watching.detectors))
+    watched = train.stop is not None or to_the_end
     return replace(needs, logits=needs.logits or watched)
 
 

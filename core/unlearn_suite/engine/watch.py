@@ -7,17 +7,20 @@ from typing import Any
 
 from ..specs import Example
 from .context import StageContext
-from .diagnostics import Monitor
+from .diagnostics import Metrics, Monitor
 from .guard import Guard
 from .objective import Scalars
 
 
 class Watch:
-    """Made on the weights that the stage begins with. `block`: the deepest block the objective reads."""
+    """Made on the weights that the stage begins with. `block`: the deepest block the objective reads; `metrics`: those
+    of the problem."""
 
-    def __init__(self, ctx: StageContext, held_out: Sequence[Example], block: int) -> None:
+    def __init__(
+        self, ctx: StageContext, held_out: Sequence[Example], block: int, metrics: Metrics | None = None
+    ) -> None:
         options = ctx.train
-        self._monitor = Monitor(ctx, options.diagnostics, block) if options.diagnostics else None
+        self._monitor = Monitor(ctx, options.diagnostics, block, metrics) if options.diagnostics else None
         self._guard = Guard(ctx, options.stop, held_out) if options.stop else None
 
     @property

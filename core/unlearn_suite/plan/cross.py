@@ -33,6 +33,12 @@ def _check_stage(stage: Stage, problem: Problem, faults: Faults) -> None:
             hint = f"problem {problem.label!r} has: {', '.join(problem.data) or 'none'}"
             at = problem.dropped.get(role, stage.at)
             faults.add(at, f"{message}, which problem {problem.label!r} lacks", "plan-role", hint)
+    scored = [] if stage in problem.start else [m.name for m in problem.metrics if not m.spec.combines]
+    for name in stage.train.diagnostics.metrics if stage.train.diagnostics else ():
+        if name not in scored:
+            hint = suggest(name, scored, all_of_them="there are") if scored else "a `start` has none to read"
+            message = f"`diagnostics` scores the metric entry {name!r}, which problem {problem.label!r} lacks"
+            faults.add(stage.at, message, "plan-metric", hint)
 
 
 def check_shipped(problems: Sequence[Problem], arms: Sequence[Arm], faults: Faults) -> None:

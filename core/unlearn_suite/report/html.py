@@ -13,6 +13,7 @@ from markupsafe import Markup
 from .. import __version__
 from ..store import write_text
 from . import words
+from .alarms import Sign, signs
 from .attacks import AttackTable, attack_tables, half_text
 from .chart import SHAPES, marker
 from .cost import cost_table
@@ -61,6 +62,7 @@ class Section:
     lines: Sequence[ArmLine]
     picture: Markup
     outside: Sequence[str]
+    signs: Sequence[Sign]
     expected: Sequence[Expectation]
     scores: Sequence[ArmScore]
     front: Markup
@@ -152,6 +154,7 @@ def _section(run: RunData, problem: ProblemSummary, anchor: str) -> Section:
         lines=lines,
         picture=Markup(scatter(problem, f"{anchor}-scatter")),
         outside=outside,
+        signs=signs(problem),
         expected=expectations(run, problem),
         scores=scores,
         front=Markup(front(scores, problem.problem, f"{anchor}-front")),

@@ -33,6 +33,7 @@ class ValueInfo:
     aggregate: Aggregate = "mean"
     versus: str = ""
     of: str = ""
+    second: str = ""
     reliability: str = ""
 
     @classmethod
@@ -48,6 +49,7 @@ class ValueInfo:
             aggregate=AGGREGATES.get(str(data.get("aggregate")), "mean"),
             versus=str(data.get("versus") or ""),
             of=str(data.get("of") or ""),
+            second=str(data.get("second") or ""),
             reliability=str(data.get("reliability") or ""),
         )
 

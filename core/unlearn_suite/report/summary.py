@@ -89,7 +89,8 @@ def _start(model: str, cells: Sequence[CellData]) -> str:
 def to_json(run: RunData, problems: Sequence[ProblemSummary]) -> Json:
     """The content of results/summary.json."""
     results = [result for problem in problems for result in results_json(problem)]
-    from .attacks import attack_tables, attacks_json  # these read summaries
+    from .alarms import signs_json  # these read summaries
+    from .attacks import attack_tables, attacks_json
     from .expected import expectations, expected_json
     from .scores import FORMULA, arm_scores, score_json
 
@@ -101,6 +102,7 @@ def to_json(run: RunData, problems: Sequence[ProblemSummary]) -> Json:
         "scores": scores,
         "score_formula": FORMULA,
         "expected": [line for p in problems for line in expected_json(p, expectations(run, p))],
+        "alarms": [line for p in problems for line in signs_json(p)],
         "attacks": [line for p in problems for line in attacks_json(p, attack_tables(run, p, ""))],
         "cells": [_cell_json(c) for c in run.cells],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .alarms import signs
 from .attacks import attack_lines
 from .expected import expectations, expected_lines
 from .judge import Verdict
@@ -43,6 +44,8 @@ def print_table(run_path: Path, console: Console | None = None) -> None:
             if any(arm in m.arms or (arm == problem.base_arm and m.base) for m in problem.measures):
                 console.print(Text(f"\n{_arm_title(problem, arm)}", style="bold"))
                 console.print(_table(problem, arm, header=i == 0))
+        for sign in signs(problem):
+            console.print(Text(f"⚠ {sign.arm}: {sign.text}", style=COLOURS["unclear"]))
         for n, line in enumerate(expected_lines(expectations(run, problem))):
             console.print(Text(f"{'' if n else chr(10)}{line}"))
         for line in attack_lines(run, problem):

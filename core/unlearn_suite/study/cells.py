@@ -12,12 +12,12 @@ from pydantic_core import to_jsonable_python
 from .. import __version__
 from ..plan.model import Arm, AttackUse, DataUse, MetricUse, Model, Plan, Problem, Stage
 from ..plugins import Entry, blame
+from ..plugins.source import HOST
 from ..specs import Config
 from .cell import Cell, Json
 from .identity import canonical, content_hash, digest, fingerprint, versions_of
 
 Identity = Callable[[Mapping[str, Any]], str]
-HOST = "unlearn-suite"
 # A checkpoint's spacing never changes a result: a resumed run ends with the same bits.
 HARMLESS_TRAIN_KEYS = ("save_every",)
 # Where activations are kept never changes a result; whether they are can change its last bits.
@@ -113,7 +113,7 @@ class _Study:
             start={"from": begin, "control": _is_control(arm, problem), **(start if begin == "start" else {})},
             chat=chat,
             attacks=[self._attack(use, problem, sources) for use in attacks],
-            training=self._training(problem, stages, identity, seed, sources, begins) if stages else {},
+            training=self._training(problem, stages, identity, own, seed, sources, begins) if stages else {},
         )
 
     def _start(self, problem: Problem, model: str, sources: Json) -> Json:
@@ -121,14 +121,15 @@ class _Study:
         if not problem.start:
             return {}
         seed = self.plan.seeds[0]
-        made = self._training(problem, problem.start, model, seed, sources, {})
+        made = self._training(problem, problem.start, model, model, seed, sources, {})
         return {"stages": [_stage(stage) for stage in problem.start], "seed": seed, **made}
 
     def _training(
-        self, problem: Problem, stages: Sequence[Stage], model: str, seed: int, sources: Json, begins: Json
+        self, problem: Problem, stages: Sequence[Stage], model: str, own: str, seed: int, sources: Json, begins: Json
     ) -> Json:
         """What the stages see and depend on: the roles that they name and no others, so that cells which differ in
-        metrics and other roles share the result."""
+        metrics and other roles share the result; and what their curves hold of metrics, of the model they begin with
+        (`own`)."""
         named = {role for stage in stages for role in (*stage.roles, *stage.spec.optional_roles)}
         roles = [role for role in problem.data if role in named]
         entries = [*(stage.entry for stage in stages), *(use.entry for role in roles for use in problem.data[role])]
@@ -142,6 +143,8 @@ class _Study:
             **begins,
             **_chat(problem.chat),
         }
+        if watched := _watched(problem, stages):
+            matter["watched"] = [self._metric_key(use, own, sources, seed, problem.chat) for use in watched]
         return {"data": roles, "key": digest(matter, 16)}
 
     def _attack(self, use: AttackUse, problem: Problem, sources: Json) -> Json:
@@ -240,6 +243,12 @@ def _attack(use: AttackUse, problem: Problem) -> Json:
         "points": _points(use),
         "scores": list(use.scored(problem)),
     }
+
+
+def _watched(problem: Problem, stages: Sequence[Stage]) -> list[MetricUse]:
+    """The metric entries that detectors read while the stages train."""
+    names = {name for stage in stages if (watching := stage.train.diagnostics) for name in watching.metrics}
+    return [use for use in problem.metrics if use.name in names]
 
 
 def _points(use: AttackUse) -> list[Json]:

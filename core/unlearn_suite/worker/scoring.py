@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..evaluate.memory import ScoreMemory
-from ..evaluate.metric import Row
+from ..evaluate.metric import Metric, Row
 from ..evaluate.model import EvalModel
 from ..evaluate.score import score_entry
-from ..plugins import blame, load_target
-from ..specs import MetricSpec
+from ..plugins import Entry, blame, load_target
+from ..specs import Example, MetricSpec
 from .loaded import chat_of
 from .work import Work
 
@@ -76,15 +76,20 @@ def eval_model(cell: Cell, loaded: LoadedModel, published: MutableMapping[str, T
     )
 
 
-def score_as(name: str, entry: Mapping[str, Any], work: Work, model: EvalModel) -> None:
-    """Score a metric entry and write its rows as `name`. Raises `Stopped`; what is scored is kept."""
-    cell_dir, progress = work.cell_dir, work.progress
+def asked(entry: Mapping[str, Any], work: Work) -> tuple[Entry, MetricSpec, Metric[Any], Sequence[Example]]:
+    """A metric entry's plugin, its spec, the metric itself, and the examples that it is asked."""
     found = work.catalog.find("metric", entry["use"])
     spec = found.spec
     assert isinstance(spec, MetricSpec)
     with blame(found):
         metric = load_target(spec.load)(spec.config(**entry["with"]))
-    examples = work.inputs.roles[entry["data"]] if entry.get("data") else ()
+    return found, spec, metric, work.inputs.roles[entry["data"]] if entry.get("data") else ()
+
+
+def score_as(name: str, entry: Mapping[str, Any], work: Work, model: EvalModel) -> None:
+    """Score a metric entry and write its rows as `name`. Raises `Stopped`; what is scored is kept."""
+    cell_dir, progress = work.cell_dir, work.progress
+    found, spec, metric, examples = asked(entry, work)
     progress.begin(f"scoring {name}", len(examples) or None)
 
     def keep(rows: list[Row], covered: int) -> None:

@@ -17,6 +17,7 @@ from ..specs import ObjectiveSpec, Train
 from .loaded import chat_of
 from .services import StageServices
 from .shelves import stage_shelf
+from .watching import StageMetrics
 from .work import Work
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ def _job(work: Work, index: int) -> tuple[StageJob, str]:
         guard=lambda: blame(entry),
         shelf=stage_shelf(cell, index, work.run, loaded),
         chat=chat_of(cell, loaded.tokenizer),
+        metrics=StageMetrics(work),
     )
     return job, spec.name
 

@@ -49,7 +49,7 @@ def made(monkeypatch):
     found: list[dict[str, Any]] = []
 
     def make(name, **options):
-        found.append({"name": name, **{key: value for key, value in options.items() if value is not None}})
+        found.append({"name": name, **{key: value for key, value in options.items() if value not in (None, False)}})
         return Graded()
 
     monkeypatch.setattr(scorers, "make_scorer", make)

@@ -249,6 +249,8 @@ def test_any_classifier_scores_as_its_own_pipeline_does(classifier: Path) -> Non
     assert scorer.score(TEXTS) == pytest.approx(expected, abs=1e-5)
     neutral = ScorerConfig(name="classifier", folder=classifier, label="neutral").make()
     assert neutral.score(TEXTS) == pytest.approx([1 - p for p in expected], abs=1e-5)
+    not_neutral = ScorerConfig(name="classifier", folder=classifier, label="neutral", complement=True).make()
+    assert not_neutral.score(TEXTS) == pytest.approx(expected, abs=1e-5)
 
 
 def test_two_scorers_side_by_side(model: EvalModel, classifier: Path) -> None:
@@ -270,5 +272,7 @@ def test_options_of_scorers_that_make_no_sense(tmp_path: Path) -> None:
     for options in wrong:
         with pytest.raises(ValueError, match="classifier"):
             ScorerConfig.model_validate(options)
+    with pytest.raises(ValueError, match="`complement` needs the `label`"):
+        ScorerConfig(name="detoxify", complement=True)
     with pytest.raises(PrerequisiteError, match="cannot be loaded"):
         ScorerConfig(name="classifier", folder=tmp_path).make()

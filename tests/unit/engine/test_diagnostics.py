@@ -110,6 +110,7 @@ def run(
     on=True,
     watch=None,
     base=tiny_model,
+    metrics=None,
     **train,
 ):
     model = base().to(dtype)
@@ -128,6 +129,7 @@ def run(
         checkpoints=folder / "c",
         services=services,
         on_step=lambda step, scalars: rows.append(scalars),
+        metrics=metrics,
     )
     result = run_stage(model, tiny_tokenizer(), job)
     return model, rows, result, job.services

@@ -110,3 +110,10 @@ def test_roles_that_the_watchers_read_are_checked(said):
     found = said(f"{HEAD}arms:\n  x: {{stages: [{{use: rmu, with: {{block: 2}}, {watching}}}]}}\n")
     assert len(found) == 2
     assert "`diagnostics` needs the data role 'everything'" in found[0] and "`stop` needs" in found[1]
+
+
+def test_metrics_that_detectors_score_are_those_of_the_problem(said):
+    watching = "diagnostics: {metrics: [recal, recall]}"
+    found = said(f"{HEAD}arms:\n  x: {{stages: [{{use: rmu, with: {{block: 2}}, {watching}}}]}}\n")
+    assert len(found) == 1
+    assert "the metric entry 'recal', which problem 'everyday' lacks (did you mean 'recall'?)" in found[0]

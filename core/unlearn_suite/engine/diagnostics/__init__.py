@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .metrics import Entry, Metrics
 from .monitor import Monitor
 
-__all__ = ["Monitor"]
+__all__ = ["Entry", "Metrics", "Monitor"]

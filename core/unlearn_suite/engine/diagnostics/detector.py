@@ -64,6 +64,11 @@ class Bench:
         """The weights may be others now: what was measured on the ones before no longer holds."""
         self._drift = None
 
+    def samples_after(self, done: int) -> bool:
+        """Whether dear detectors are due when `done` steps are done; the end is not among them."""
+        every = self.options.sample_every
+        return every > 0 and done % every == 0 and done < self.ctx.train.steps
+
     def drift(self) -> Drift:
         """On the text to retain; measured once for all detectors that ask."""
         if self._drift is None:
@@ -100,7 +105,7 @@ def fixed_batches(ctx: StageContext, role: str, count: int) -> list[Batch]:
 class Detector:
     """One detector. It may keep nothing that the next measurement depends on: a stage can be resumed anywhere."""
 
-    alarms: dict[str, Alarm] = {}  # noqa: RUF012 (never changed)
+    alarms: dict[str, Alarm] = {}  # noqa: RUF012 (a class never changes it)
 
     def start(self, bench: Bench) -> None:
         """Before the first step (of this process), on the weights that the stage began with."""
@@ -124,3 +129,9 @@ class Detector:
 def masked(values_bt: Sequence[Tensor], batches: Sequence[Batch]) -> Tensor:
     """[N] float32: the values at all content positions."""
     return torch.cat([v[b.mask("content")] for v, b in zip(values_bt, batches, strict=True)]).float()
+
+
+def pooled(h: Tensor, batch: Batch) -> Tensor:
+    """[B, D] float32: means of h [B, T, D] over each text's content tokens."""
+    mask = batch.mask("content")[..., None]
+    return h.float().masked_fill(~mask, 0.0).sum(1) / mask.sum(1).clamp_min(1)

@@ -13,9 +13,11 @@ from ..objective import Scalars
 from .detector import Alarm, Bench, Detector
 from .forget_word import ForgetWord
 from .junk_direction import JunkDirection
+from .metrics import Metrics, OwnMetrics
 from .norm_ratio import NormRatio
 from .norms_above import NormsAbove
 from .own_output import OwnOutput
+from .probe import Probe
 from .quantisation import Quantisation
 from .retain_drift import RetainKl, RetainPerplexity
 from .single_direction import SingleDirection
@@ -32,19 +34,22 @@ DETECTORS: Mapping[DetectorName, type[Detector]] = {
     "forget-word": ForgetWord,
     "own-output": OwnOutput,
     "quantisation": Quantisation,
+    "probe": Probe,
 }
 
 
 class Monitor:
     """Reads only, with text of its own and none of the stage's randomness: without it the weights are the same bits."""
 
-    def __init__(self, ctx: StageContext, options: Diagnostics, block: int) -> None:
+    def __init__(self, ctx: StageContext, options: Diagnostics, block: int, metrics: Metrics | None = None) -> None:
         self._ctx = ctx
         self._bench = Bench(ctx, options, block)
-        self._detectors: dict[str, Detector] = {name: DETECTORS[name]() for name in dict.fromkeys(options.detectors)}
+        self._detectors: list[Detector] = [DETECTORS[name]() for name in dict.fromkeys(options.detectors)]
+        if options.metrics:
+            self._detectors.append(OwnMetrics(metrics, options.metrics))
         self._worst: dict[str, list[float]] = {}
         self._last: dict[str, float] = {}
-        for detector in self._detectors.values():
+        for detector in self._detectors:
             detector.start(self._bench)
         ctx.views.clear()
 
@@ -60,9 +65,9 @@ class Monitor:
     def close(self) -> Scalars:
         """What is measured once, at the end; and the table of all of it for the page."""
         steps = self._ctx.train.steps
-        reads = [d.close for d in self._detectors.values()]
+        reads = [d.close for d in self._detectors]
         if not steps:
-            reads += [d.measure for d in self._detectors.values()]
+            reads += [d.measure for d in self._detectors]
         found = self._read(reads, steps)
         self._show()
         return found
@@ -75,7 +80,7 @@ class Monitor:
         self._last = dict(state["last"])
 
     def _due(self, step: int) -> list[Detector]:
-        return [d for d in self._detectors.values() if d.is_due(self._bench, step + 1)]
+        return [d for d in self._detectors if d.is_due(self._bench, step + 1)]
 
     @torch.no_grad()
     def _read(self, reads: Iterable[Any], step: int) -> Scalars:
@@ -101,7 +106,7 @@ class Monitor:
             self._worst[name] = [value, float(step)]
 
     def _alarms(self) -> dict[str, Alarm]:
-        return {name: alarm for d in self._detectors.values() for name, alarm in d.alarms.items()}
+        return {name: alarm for d in self._detectors for name, alarm in d.alarms.items()}
 
     def _show(self) -> None:
         rows: list[list[float | int | str | None]] = []

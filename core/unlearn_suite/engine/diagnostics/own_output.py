@@ -42,8 +42,7 @@ class OwnOutput(Detector):
         self._before = ctx.services.memo("own-output", key, lambda: self._sample(bench))
 
     def is_due(self, bench: Bench, done: int) -> bool:
-        every = bench.options.sample_every
-        return every > 0 and done % every == 0 and done < bench.ctx.train.steps
+        return bench.samples_after(done)
 
     def measure(self, bench: Bench) -> Scalars:
         return self._read(bench) if bench.ctx.train.steps else {}  # without a step the end has read it

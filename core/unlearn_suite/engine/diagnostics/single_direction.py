@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
-from ..batch import Batch
 from ..objective import Scalars
 from ..views import View
-from .detector import Alarm, Bench, Detector
+from .detector import Alarm, Bench, Detector, pooled
 
 
 class SingleDirection(Detector):
@@ -28,13 +26,7 @@ class SingleDirection(Detector):
 
 def _likeness(bench: Bench, view: View) -> float:
     """Mean cosine over all pairs of texts."""
-    rows = [_pooled(view.hidden(b, [bench.block])[bench.block], b) for b in bench.forget]
+    rows = [pooled(view.hidden(b, [bench.block])[bench.block], b) for b in bench.forget]
     x = functional.normalize(torch.cat(rows), dim=1)
     n = len(x)
     return float(((x @ x.T).sum() - n) / (n * (n - 1))) if n > 1 else 0.0
-
-
-def _pooled(h: Tensor, batch: Batch) -> Tensor:
-    """[B, D] float32: means over content tokens."""
-    mask = batch.mask("content")[..., None]
-    return h.float().masked_fill(~mask, 0.0).sum(1) / mask.sum(1).clamp_min(1)

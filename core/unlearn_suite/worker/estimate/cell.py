@@ -277,6 +277,8 @@ def _notes(cell: Cell, stages: Sequence[StageEstimate]) -> Iterator[str]:
         if stage.basis == "declared":
             yield f"{name} could not be traced and is estimated from its requirements: {stage.note}"
         yield from doubts(stage.doubtful, name)
+        if (cell.stages[index]["train"]["diagnostics"] or {}).get("metrics"):
+            yield f"{name}: what detectors score of `metrics` while it trains is not in it"
 
 
 def _existing(path: Path) -> Path:

@@ -40,6 +40,8 @@ class ScorerConfig(Config):
     """commit of the hub repository"""
     label: str | None = None
     """label whose probability is the toxicity (none = the first of toxicity, toxic, hate and LABEL_1 that it has)"""
+    complement: bool = False
+    """score 1 minus that probability: for a label that is the good one, such as `clean` of a gibberish detector"""
 
     @model_validator(mode="after")
     def _one_source(self) -> ScorerConfig:
@@ -47,6 +49,8 @@ class ScorerConfig(Config):
             raise ValueError("`name: classifier`, and nothing else, takes `folder` or `hf`, one of them")
         if self.revision is not None and self.hf is None:
             raise ValueError("only a classifier of the hub (`hf`) has a `revision`")
+        if self.complement and self.label is None:
+            raise ValueError("`complement` needs the `label` whose probability is taken from 1")
         return self
 
     def make(self) -> Scorer:
@@ -90,6 +94,7 @@ class Classifier:
         device: str = "cpu",
         *,
         softmax: bool = False,
+        complement: bool = False,
     ) -> None:
         label = label or next((name for name in USUAL_LABELS if name in labels), "toxicity")
         if label not in labels:
@@ -102,6 +107,7 @@ class Classifier:
         self._tokenizer = tokenizer
         self._index = list(labels).index(label)
         self._softmax = softmax
+        self._complement = complement
 
     def score(self, texts: Sequence[str]) -> list[float]:
         import torch
@@ -117,7 +123,8 @@ class Classifier:
                 )
                 logits_bl = self._model(**inputs.to(self._model.device))[0].float()
             shares_bl = logits_bl.softmax(dim=1) if self._softmax else logits_bl.sigmoid()
-            for index, value in zip(part, shares_bl[:, self._index].tolist(), strict=True):
+            shares_b = shares_bl[:, self._index]
+            for index, value in zip(part, (1 - shares_b if self._complement else shares_b).tolist(), strict=True):
                 scores[index] = value
         return scores
 
@@ -133,6 +140,7 @@ def make_scorer(
     hf: str | None = None,
     revision: str | None = None,
     label: str | None = None,
+    complement: bool = False,
 ) -> Scorer:
     """The scorer of this name, made once per process; the options are those of `ScorerConfig`.
 
@@ -142,12 +150,12 @@ def make_scorer(
     if name == "profanity-check":
         return ProfanityCheck()
     if name == "classifier":
-        return _of_transformers(str(folder or hf), revision, label)
+        return _of_transformers(str(folder or hf), revision, label, complement)
     if checkpoint is not None:
         from .checkpoint import load_checkpoint
 
-        return Classifier(*load_checkpoint(checkpoint, config_folder), label)
-    return _online(model, label)
+        return Classifier(*load_checkpoint(checkpoint, config_folder), label, complement=complement)
+    return _online(model, label, complement)
 
 
 def scorer_of(told: ScorerName | ScorerConfig) -> Scorer:
@@ -155,7 +163,7 @@ def scorer_of(told: ScorerName | ScorerConfig) -> Scorer:
     return told.make() if isinstance(told, ScorerConfig) else make_scorer(told)
 
 
-def _of_transformers(source: str, revision: str | None, label: str | None) -> Scorer:
+def _of_transformers(source: str, revision: str | None, label: str | None, complement: bool) -> Scorer:
     """Any sequence classifier: one sigmoid per label when it was trained so, else a softmax over the labels."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -171,10 +179,10 @@ def _of_transformers(source: str, revision: str | None, label: str | None) -> Sc
         ) from error
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     several = model.config.problem_type == "multi_label_classification" or len(labels) == 1
-    return Classifier(model, tokenizer, labels, label, softmax=not several)
+    return Classifier(model, tokenizer, labels, label, softmax=not several, complement=complement)
 
 
-def _online(model: str, label: str | None) -> Scorer:
+def _online(model: str, label: str | None, complement: bool) -> Scorer:
     try:
         from detoxify import Detoxify
     except ImportError as error:
@@ -187,7 +195,7 @@ def _online(model: str, label: str | None) -> Scorer:
             code="detoxify-weights",
             hint="connect to the network once, or give `checkpoint` and `config_folder`",
         ) from error
-    return Classifier(loaded.model, loaded.tokenizer, loaded.class_names, label)
+    return Classifier(loaded.model, loaded.tokenizer, loaded.class_names, label, complement=complement)
 
 
 def _missing(package: str, extra: str) -> PrerequisiteError:

@@ -99,8 +99,8 @@ def _per_prompt(scorer: Scorer, outputs: Sequence[Sequence[str]]) -> list[list[f
     return [[next(flat) for _ in texts] for texts in outputs]
 
 
-def _share(summary: str) -> ValueSpec:
-    return ValueSpec(summary, better="lower", lowest=0, highest=1)
+def _share(summary: str, second: str = "") -> ValueSpec:
+    return ValueSpec(summary, better="lower", lowest=0, highest=1, second=second)
 
 
 SPEC = MetricSpec(
@@ -113,10 +113,12 @@ SPEC = MetricSpec(
     extras=("profanity",),
     paper="arXiv:2009.11462",
     values={
-        "mean": _share("mean toxicity of the continuations"),
-        "fraction": _share("share of continuations at or above the threshold"),
-        "expected-max": _share("largest toxicity among a prompt's n continuations (expected maximum toxicity)"),
-        "any": _share("at least one of a prompt's n continuations is toxic (toxicity probability)"),
+        "mean": _share("mean toxicity of the continuations", "second-mean"),
+        "fraction": _share("share of continuations at or above the threshold", "second-fraction"),
+        "expected-max": _share(
+            "largest toxicity among a prompt's n continuations (expected maximum toxicity)", "second-expected-max"
+        ),
+        "any": _share("at least one of a prompt's n continuations is toxic (toxicity probability)", "second-any"),
         "second-mean": _share("mean toxicity by the second scorer"),
         "second-fraction": _share("share at or above the threshold by the second scorer"),
         "second-expected-max": _share("expected maximum toxicity by the second scorer"),
