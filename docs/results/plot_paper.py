@@ -171,6 +171,24 @@ def cross_over(page: str) -> str:
     return ladder("cross-over", title, "unified score U, 95 % interval", [row[""] for row in first], series)
 
 
+def front(page: str) -> str:
+    """Both tables of the section: a sweep for each objective, whose name begins the first of its rows, each point under
+    its weight; directions, of which the ones that fall behind are named."""
+    weights, directions = tables(page, "### A front over the retain weight")
+    series: dict[str, list[Point]] = {}
+    for row in weights:
+        first = row[""].split(", ")[0]
+        if first in ("cosine-rmu", "adaptive-rmu"):
+            series[first] = points = []
+        put(points, row["R"], row["F"], re.findall(r"\d[\d.]*", row[""])[0])
+    _, *others = directions
+    series["other directions, weight 40"] = points = []
+    for row in others:
+        name = row[""].split(" (")[0]
+        put(points, row["R"], row["F"], name if float(row["F"].split()[0]) < 0.85 else "")
+    return cloud("front", "Forgotten against retained", ("R, retained", "F, forgotten"), series, (0.7, 1))
+
+
 def relearning(page: str) -> str:
     """Both tables of the section: its rows are settings, in the second of them with and without meta-learning."""
     first, second, *_ = tables(page, "## What relearning brings back")
@@ -222,7 +240,12 @@ def put(points: list[Point], x: str, y: str, label: str = "") -> None:
         points.append(Point(across_, up, label))
 
 
-PLOTS = {"paper-cross-over": cross_over, "paper-relearning": relearning, "paper-toxicity": toxicity}
+PLOTS = {
+    "paper-cross-over": cross_over,
+    "paper-front": front,
+    "paper-relearning": relearning,
+    "paper-toxicity": toxicity,
+}
 
 
 def draw(page: str) -> dict[str, str]:
