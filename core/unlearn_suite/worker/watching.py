@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..engine.diagnostics import Entry
 from ..engine.distributed import here
+from ..errors import PluginError
 from ..evaluate.score import score_entry
 from ..plugins import blame
 from ..specs import Example, ValueSpec
@@ -31,23 +32,28 @@ class StageMetrics:
         return Entry(entry["key"], entry["want"], entry["show"], values)
 
     def rows(self, name: str, examples: int | None, originals: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-        """Raises `Interrupted` when a stop is asked for."""
+        """A metric that fails ends no training: it is told of, and fails when the cell is scored. Raises `Interrupted`
+        when a stop is asked for."""
         work, entry = self._work, self._entries[name]
         work.loaded.bring(None, work.progress)
         published = _as_named(work.loaded.model, {**originals, **work.loaded.originals})
         found, spec, metric, all_examples = asked(entry, work)
         chosen = _first(all_examples, examples)
         work.progress.begin(f"scoring {name}", len(chosen) or None)
-        rows = score_entry(
-            entry,
-            metric,
-            eval_model(work.cell, work.loaded, published),
-            chosen,
-            work.cell.seed,
-            spec=spec,
-            done=self._done,
-            guard=lambda: blame(found),
-        )
+        try:
+            rows = score_entry(
+                entry,
+                metric,
+                eval_model(work.cell, work.loaded, published),
+                chosen,
+                work.cell.seed,
+                spec=spec,
+                done=self._done,
+                guard=lambda: blame(found),
+            )
+        except PluginError as error:
+            work.progress.warn(f"not scored while training: {error}")
+            rows = []
         work.progress.end()
         return [{key: value for key, value in asdict(row).items() if key != "sample"} for row in rows]
 

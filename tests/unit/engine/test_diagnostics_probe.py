@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from hashlib import sha256
 
 import numpy as np
@@ -116,6 +117,12 @@ def test_it_fires_on_a_failure_made_for_it(edit, scalar, words, told_apart, tmp_
     assert row[5].startswith("ALARM") and row[2] == rows[0][scalar]
     if edit is renamed:
         assert rows[0][scalar] > 0.5
+
+
+def test_activations_that_are_no_numbers_are_alarming_and_end_nothing(told_apart, tmp_path):
+    _, rows, _, services = run(told_apart, tmp_path, Edit(lambda n, p: p.mul_(math.nan), reads=2), steps=2, **PROBE)
+    assert math.isnan(rows[1]["diag_probe_gap"]) and math.isnan(rows[1]["diag_probe_retain_shift"])
+    assert rows[1]["diag_probe_before"] > 0.9 and len(services.said) == 2
 
 
 def test_a_probe_that_tells_nothing_apart_has_no_direction(told_apart, tmp_path):

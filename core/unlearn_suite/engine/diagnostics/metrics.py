@@ -44,7 +44,7 @@ class Metrics(Protocol):
 
     def rows(self, name: str, examples: int | None, originals: Mapping[str, Tensor]) -> Rows:
         """Scores of the model as it is, on the entry's first `examples` by hash (None: all). `originals`: the values of
-        what the stage trains when it began."""
+        what the stage trains when it began. [] where the metric fails on the model, which is warned of."""
 
 
 class OwnMetrics(Detector):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from hashlib import sha256
@@ -59,6 +60,8 @@ class Probe(Detector):
         if found["diag_probe_before"] < TOLD:
             return found
         now = self._read(bench, bench.ctx.policy)
+        if not np.isfinite(now).all():  # which is alarming, and nothing to fit on
+            return found | dict.fromkeys(self.alarms, math.nan)
         found["diag_probe_old"] = _auroc(y, now[~fit] @ w)
         found["diag_probe_fresh"] = _auroc(y, now[~fit] @ _fitted(now[fit], labels[fit]))
         found["diag_probe_gap"] = found["diag_probe_fresh"] - found["diag_probe_old"]
