@@ -100,6 +100,7 @@ def test_a_collapse_is_in_the_console_the_status_the_scalars_and_on_the_page(run
     assert rows[-1]["guard_kept_step"] == status["collapse"]["0"]["kept"] and "diag_own_empty" in rows[-1]
     page = (path / "report" / "index.html").read_text()
     assert "The stage stopped after step" in page and "Failure detectors" in page
+    assert "Measured every 4 steps (what is written or scored: every 3) on fixed text" in page
 
 
 @pytest.mark.parametrize("arm", ["rmu.lr-0.05", "rmu.lr-1e-06", "twice"])

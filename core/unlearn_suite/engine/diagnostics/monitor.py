@@ -120,6 +120,7 @@ class Monitor:
             state = f"ALARM: {alarm.means}" if alarm.fires(worst) else "quiet"
             rows.append([name, value, worst, int(step), alarm.level, state])
         columns = ["reading", "last", "worst", "at step", "alarm level", ""]
-        every = self._bench.options.every
-        note = f"Measured every {every} steps on fixed text. Steps count from 0; the end counts as one more."
+        options = self._bench.options
+        often = f" (what is written or scored: every {options.sample_every})" if options.sample_every else ""
+        note = f"Measured every {options.every} steps{often} on fixed text. Steps count from 0; the end counts as one more."
         self._ctx.report.table("Failure detectors", columns, rows, note)
