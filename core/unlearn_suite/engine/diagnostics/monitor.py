@@ -122,5 +122,6 @@ class Monitor:
         columns = ["reading", "last", "worst", "at step", "alarm level", ""]
         options = self._bench.options
         often = f" (what is written or scored: every {options.sample_every})" if options.sample_every else ""
-        note = f"Measured every {options.every} steps{often} on fixed text. Steps count from 0; the end counts as one more."
-        self._ctx.report.table("Failure detectors", columns, rows, note)
+        note = f"Measured every {options.every} steps{often} on fixed text."
+        counted = "Steps count from 0; the end counts as one more."
+        self._ctx.report.table("Failure detectors", columns, rows, f"{note} {counted}")
