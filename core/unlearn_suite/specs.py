@@ -187,6 +187,8 @@ JUDGES_APART = 0.15
 """by how much the changes of a value in [0, 1] may differ between two judges before it is alarming"""
 GROUP_BEHIND = 0.03
 """by how much one group of what is to be kept may fall more than the others before it is alarming"""
+GROUP_LEAST = 5
+"""a smaller group tells nothing"""
 
 
 @dataclass(frozen=True)

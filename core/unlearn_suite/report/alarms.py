@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..specs import GROUP_BEHIND, JUDGES_APART
+from ..specs import GROUP_BEHIND, GROUP_LEAST, JUDGES_APART
 from .load import Json
 from .measures import Measure, Result
 from .summary import ProblemSummary
@@ -68,11 +68,11 @@ def _groups(measure: Measure) -> Iterator[Sign]:
 
 
 def _behind(whole: Result, group: Result, sign: int) -> float | None:
-    """By how much at least a group fell more than the rest; None where there is no rest, or no interval."""
-    if whole.compared is None or group.compared is None or group.compared.change.alone:
+    """By how much at least a group fell more than the rest; None where one of the two is too small to tell."""
+    if whole.compared is None or group.compared is None:
         return None
     rest = whole.compared.n - group.compared.n
-    if rest <= 0:
+    if min(group.compared.n, rest) < GROUP_LEAST:
         return None
     change = group.compared.change
     others = (whole.compared.n * whole.compared.change.mean - group.compared.n * change.mean) / rest

@@ -105,3 +105,8 @@ def test_a_group_that_falls_behind_the_rest(better, write, read_page):
 )
 def test_no_group_is_behind(fallen, want, write):
     assert found(write((0.6, 0.5), fallen, want)) == []
+
+
+def test_a_group_of_four_tells_nothing(write, monkeypatch):
+    monkeypatch.setitem(globals(), "ITEMS", 16)  # four of each group
+    assert found(write((0.6, 0.5), {2: 4})) == []

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ...specs import GROUP_BEHIND, JUDGES_APART, ValueSpec
+from ...specs import GROUP_BEHIND, GROUP_LEAST, JUDGES_APART, ValueSpec
 from ..objective import Scalars
 from ..shards import whole_tree
 from .detector import Alarm, Bench, Detector
@@ -21,8 +21,6 @@ Rows = Sequence[Mapping[str, Any]]
 
 APART = Alarm("two judges disagree on what changed", at_most=JUDGES_APART)
 GROUP = Alarm("one group of what is kept suffers more than the others", at_most=GROUP_BEHIND)
-GROUP_ROWS = 5
-"""a group of fewer rows tells nothing"""
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def furthest_behind(before: Rows, now: Rows, value: str, sign: int) -> float | N
     found = []
     for group, mine in falls.items():
         others = [fall for other, part in falls.items() if other != group for fall in part]
-        if len(mine) >= GROUP_ROWS and len(others) >= GROUP_ROWS:
+        if min(len(mine), len(others)) >= GROUP_LEAST:
             error = math.sqrt(variance(mine) / len(mine) + variance(others) / len(others))
             found.append(fmean(mine) - fmean(others) - 2 * error)
     return max(found, default=None)

@@ -46,7 +46,7 @@ class Monitor:
         self._bench = Bench(ctx, options, block)
         self._detectors: list[Detector] = [DETECTORS[name]() for name in dict.fromkeys(options.detectors)]
         if options.metrics:
-            self._detectors.append(OwnMetrics(metrics, options.metrics))
+            self._detectors.append(OwnMetrics(metrics, list(dict.fromkeys(options.metrics))))
         self._worst: dict[str, list[float]] = {}
         self._last: dict[str, float] = {}
         for detector in self._detectors:

@@ -44,6 +44,8 @@ class Probe(Detector):
         """to keep (label 0), to forget (label 1)"""
         self._before: Array | None = None
         """what the first model makes of them: it reads them once"""
+        self._w: Array | None = None
+        """the first model's probe"""
 
     def measure(self, bench: Bench) -> Scalars:
         if self._before is None:
@@ -54,8 +56,9 @@ class Probe(Detector):
         fit = np.concatenate([_first_half(batches) for batches in self._texts])
         if len(set(labels[fit])) < 2 or len(set(labels[~fit])) < 2:
             return {}
-        w, before = _fitted(self._before[fit], labels[fit]), self._before[~fit]
-        y = labels[~fit]
+        if self._w is None:
+            self._w = _fitted(self._before[fit], labels[fit])
+        w, before, y = self._w, self._before[~fit], labels[~fit]
         found = {"diag_probe_before": _auroc(y, before @ w)}
         if found["diag_probe_before"] < TOLD:
             return found
